@@ -1,0 +1,329 @@
+"""Files written whole, read strictly, and locked: the only place that touches bytes on disk for records."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import math
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from optaware.errors import InputError, Problem, ProblemList, StorageError
+
+__all__ = [
+    "JsonlAppender",
+    "canonical_json",
+    "dumps",
+    "file_sha256",
+    "finite_or_none",
+    "lock",
+    "read_json",
+    "read_jsonl",
+    "read_yaml",
+    "storage_errors",
+    "text_sha256",
+    "write_bytes",
+    "write_json",
+    "write_jsonl",
+    "write_text",
+]
+
+
+def canonical_json(value: Any) -> str:
+    """One text for one value: sorted keys, no spaces, no NaN; the form that is hashed."""
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def dumps(value: Any) -> str:
+    """One line of JSON as records are written (insertion order, UTF-8, no NaN)."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+def text_sha256(text: str) -> str:
+    """SHA-256 of the UTF-8 bytes of `text`, in hexadecimal."""
+    return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal, read in blocks of 1 MiB."""
+    digest = sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+@contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn an `OSError` on `path` into a `StorageError` that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, StorageError):
+            raise
+        advice = {
+            errno.ENOSPC: "Free some space or choose another folder, then run the same command again; it resumes.",
+            errno.EDQUOT: "Free some of the quota, then run the same command again; it resumes.",
+            errno.EACCES: "Choose a folder that you may write to.",
+            errno.EROFS: "The file system is read-only: choose another folder.",
+        }.get(error.errno or 0, "See the reason given by the system.")
+        raise StorageError(
+            Problem("storage", str(path), error.strerror or type(error).__name__, advice, where=str(path))
+        ) from error
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_bytes(path: Path, data: bytes | Iterable[bytes]) -> None:
+    """Write a file whole: temporary file beside it, fsync, rename, fsync of the folder.
+
+    A reader sees the old file or the new one, never a part; a crash leaves at most a `.tmp-*` file.
+    """
+    chunks = [data] if isinstance(data, bytes) else data
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=".tmp-", suffix=f"-{path.name}", dir=path.parent)
+        temporary = Path(name)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                for chunk in chunks:
+                    file.write(chunk)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.chmod(0o644)
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        _sync_folder(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text whole (see `write_bytes`)."""
+    write_bytes(path, text.encode("utf-8", "surrogatepass"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write one JSON value whole, indented for people."""
+    write_text(path, json.dumps(value, ensure_ascii=False, allow_nan=False, indent=2) + "\n")
+
+
+def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
+    """Write rows, one JSON value a line, whole; `rows` is streamed."""
+    write_bytes(path, ((dumps(row) + "\n").encode("utf-8", "surrogatepass") for row in rows))
+
+
+def read_json(path: Path) -> Any:
+    """Read one JSON value; raises `InputError` with line and column when it is malformed."""
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(Problem("file-missing", str(path), "there is no such file", "Check the path.")) from error
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(_malformed(path, error, "JSON")) from error
+
+
+def _malformed(path: Path, error: Exception, kind: str, line: int | None = None) -> Problem:
+    if isinstance(error, json.JSONDecodeError):
+        place = f"{path}:{line or error.lineno}"
+        why = f"not valid {kind} ({error.msg}, column {error.colno})"
+    else:
+        place = f"{path}:{line}" if line else str(path)
+        why = "not valid UTF-8"
+    return Problem("malformed", path.name, why, "Correct the line or write the file again as UTF-8.", where=place)
+
+
+def read_jsonl(path: Path, *, torn_tail: bool = False) -> list[Any]:
+    """Read all rows of a JSONL file; malformed lines are reported together, each with its number.
+
+    Args:
+        path: The file.
+        torn_tail: Leave out a last line without a newline that does not parse, as a process killed while appending
+            leaves it. Only for files that `JsonlAppender` writes.
+
+    Raises:
+        InputError: The file is missing, or lines are malformed.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise InputError(Problem("file-missing", str(path), "there is no such file", "Check the path.")) from error
+    rows: list[Any] = []
+    problems = ProblemList(str(path))
+    lines = data.split(b"\n")
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            rows.append(json.loads(line.decode("utf-8")))
+        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+            if torn_tail and number == len(lines):
+                break
+            problems.problems.append(_malformed(path, error, "JSON", number))
+    problems.raise_if_any()
+    return rows
+
+
+class JsonlAppender:
+    """Appends rows to a JSONL file so that a kill loses at most the row being written.
+
+    Opening cuts off a torn last line. Each `append` is one `write` of a full line; `sync=True` (the default) also
+    fsyncs, so a row that `append` returned from survives a power loss.
+    """
+
+    def __init__(self, path: Path, *, sync: bool = True) -> None:
+        self.path = path
+        self._sync = sync
+        with storage_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("ab")
+            self._cut_torn_tail()
+
+    def _cut_torn_tail(self) -> None:
+        size = self._file.seek(0, os.SEEK_END)
+        if size == 0:
+            return
+        with self.path.open("rb") as reader:
+            end = size
+            while end > 0:
+                start = max(0, end - (1 << 16))
+                reader.seek(start)
+                newline = reader.read(end - start).rfind(b"\n")
+                if newline >= 0:
+                    end = start + newline + 1
+                    break
+                end = start
+        if end != size:
+            self._file.truncate(end)
+            self._file.seek(0, os.SEEK_END)
+
+    def append(self, row: Any) -> None:
+        """Append one row."""
+        with storage_errors(self.path):
+            self._file.write((dumps(row) + "\n").encode("utf-8", "surrogatepass"))
+            self._file.flush()
+            if self._sync:
+                os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def __enter__(self) -> JsonlAppender:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@contextmanager
+def lock(path: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Hold an exclusive advisory lock (`flock`) on `path`; yields whether it was taken.
+
+    The kernel drops the lock when the process dies, so a kill leaves no stale lock behind.
+
+    Args:
+        path: The lock file; it is created and stays.
+        wait: Wait for the holder; otherwise yield False at once when another process holds it.
+    """
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+    finally:
+        os.close(handle)
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML 1.2-like scalars: `1e-3` is a number, `no` is text; duplicate keys are refused."""
+
+
+_StrictLoader.yaml_implicit_resolvers = {
+    first: [
+        (tag, pattern) for tag, pattern in resolvers if tag in ("tag:yaml.org,2002:null", "tag:yaml.org,2002:merge")
+    ]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_StrictLoader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|false)$"), list("tf"))
+_StrictLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:int", re.compile(r"^[-+]?(?:0|[1-9][0-9_]*)$"), list("-+0123456789")
+)
+_StrictLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(
+        r"^[-+]?(?:[0-9][0-9_]*\.[0-9]*(?:[eE][-+]?[0-9]+)?|\.[0-9]+(?:[eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+)$"
+    ),
+    list("-+0123456789."),
+)
+
+
+def _construct_mapping(loader: _StrictLoader, node: yaml.MappingNode, deep: bool = True) -> dict[Any, Any]:
+    loader.flatten_mapping(node)
+    mapping: dict[Any, Any] = {}
+    for key_node, value_node in node.value:
+        key = loader.construct_object(key_node, deep=True)
+        if not isinstance(key, str | int | float | bool | None):
+            raise yaml.constructor.ConstructorError(None, None, "a key must be a plain scalar", key_node.start_mark)
+        if key in mapping:
+            raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is given twice", key_node.start_mark)
+        mapping[key] = loader.construct_object(value_node, deep=True)
+    return mapping
+
+
+_StrictLoader.add_constructor("tag:yaml.org,2002:map", _construct_mapping)
+
+
+def read_yaml(source: Path | str, *, name: str | None = None) -> Any:
+    """Read one strict YAML document.
+
+    Differs from PyYAML's defaults: `1e-3` is a float; `yes`, `no`, `on`, `off` and dates stay text; a key given
+    twice is an error; no tags that build objects.
+
+    Args:
+        source: A path, or the text itself.
+        name: What to call the text in errors.
+
+    Raises:
+        InputError: Missing file or malformed YAML, with line and column.
+    """
+    place = name or (str(source) if isinstance(source, Path) else "<text>")
+    try:
+        text = source.read_text("utf-8") if isinstance(source, Path) else source
+        return yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a SafeLoader subclass
+    except FileNotFoundError as error:
+        raise InputError(Problem("file-missing", place, "there is no such file", "Check the path.")) from error
+    except UnicodeDecodeError as error:
+        raise InputError(Problem("malformed", place, "not valid UTF-8", "Save it as UTF-8.", where=place)) from error
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{place}:{mark.line + 1}:{mark.column + 1}" if mark else place
+        why = getattr(error, "problem", None) or str(error) or "not valid YAML"
+        raise InputError(
+            Problem("malformed", Path(place).name, f"not valid YAML ({why})", "Correct it.", where)
+        ) from error
+
+
+def finite_or_none(value: float | None) -> float | None:
+    """JSON has no NaN: a value that is not finite is written as null."""
+    return value if value is not None and math.isfinite(value) else None

@@ -1,0 +1,77 @@
+"""Requests to and replies from chat models."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from optaware.records._base import Record
+
+__all__ = ["ChatMessage", "ChatModelRef", "ChatReply", "ChatRequest", "Usage"]
+
+
+class ChatModelRef(Record):
+    """Which chat model answers, and how it is reached.
+
+    `openai`: any OpenAI-compatible endpoint (`base_url`; the key is read from the environment variable `api_key_env`
+    and never stored). `local`: a Hugging Face model by hub name, path or asset name. `scripted`: replies from a JSONL
+    file.
+    """
+
+    provider: Literal["openai", "local", "scripted"] = "local"
+    model: str
+    base_url: str | None = None
+    api_key_env: str = "OPENAI_API_KEY"
+    temperature: float = 0.0
+    max_tokens: int = 160
+    seed: int = 0
+    concurrency: int = 8
+    """Requests in flight at once (endpoint) or rows in a batch (local)."""
+    timeout_s: float = 120.0
+    max_retries: int = 6
+    usd_per_million_prompt_tokens: float | None = None
+    usd_per_million_completion_tokens: float | None = None
+    budget_usd: float | None = None
+    budget_tokens: int | None = None
+
+
+class ChatMessage(Record):
+    """One turn."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class ChatRequest(Record):
+    """One question to a chat model. Two requests with the same content (key aside) share one cached reply."""
+
+    key: str
+    """The caller's name for the request, echoed in the reply; not part of its identity."""
+    messages: tuple[ChatMessage, ...]
+    max_tokens: int
+    temperature: float = 0.0
+    seed: int = 0
+    stop: tuple[str, ...] = ()
+
+
+class Usage(Record):
+    """Tokens and money of one call."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost_usd: float | None = None
+
+
+class ChatReply(Record):
+    """The answer to one request: text, or an error in words. Exactly one of `text` and `error` is set."""
+
+    key: str
+    request_id: str
+    model: str
+    text: str | None = None
+    error: str | None = None
+    error_code: str | None = None
+    finish_reason: str | None = None
+    usage: Usage = Usage()
+    attempts: int = 1
+    latency_s: float = 0.0
+    cached: bool = False

@@ -1,0 +1,38 @@
+"""The identity of a spec: SHA-256 of its canonical JSON, versioned, without the fields that do not change results."""
+
+from __future__ import annotations
+
+from optaware._io import canonical_json, text_sha256
+from optaware.records._base import Record
+
+__all__ = ["FINGERPRINT_VERSION", "LEFT_OUT", "fingerprint", "short_id"]
+
+FINGERPRINT_VERSION = 1
+"""Raised whenever the meaning of a hashed field changes, so that old folders are not mistaken for new ones."""
+
+LEFT_OUT: dict[str, dict[str, str]] = {
+    "RunSpec": {
+        "keep_weights": "decides what stays on disk afterwards, not what is computed",
+    },
+    "CorpusSpec": {},
+    "StudySpec": {
+        "workers": "how many runs go on at once does not change any of them",
+        "report": "the report is rebuilt from records",
+    },
+}
+"""Fields left out of the hash by record class, each with the reason."""
+
+
+def fingerprint(spec: Record) -> str:
+    """SHA-256 (hexadecimal) of `spec`'s class name, fingerprint version and hashed fields.
+
+    Two specs with the same fingerprint give the same result on the same machine and library versions.
+    """
+    name = type(spec).__name__
+    fields = {key: value for key, value in spec.to_json().items() if key not in LEFT_OUT.get(name, {})}
+    return text_sha256(canonical_json({"kind": name, "fingerprint_version": FINGERPRINT_VERSION, "fields": fields}))
+
+
+def short_id(spec: Record) -> str:
+    """The first 12 hexadecimal digits of the fingerprint: the id of the run or corpus and of its folder."""
+    return fingerprint(spec)[:12]

@@ -1,0 +1,84 @@
+"""What came out: predictions, scores, intervals, contrasts."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from optaware.records._base import Record
+from optaware.records.example import DataSource
+
+__all__ = ["Contrast", "Interval", "Prediction", "RunResult", "Score"]
+
+
+class Prediction(Record):
+    """One example scored: mean log-probability of each answer option (fp32, nats per token)."""
+
+    example_id: str
+    label: int
+    predicted: int
+    scores: tuple[float, ...]
+
+    @property
+    def correct(self) -> bool:
+        """Whether the predicted option is the labelled one."""
+        return self.predicted == self.label
+
+
+class Score(Record):
+    """Accuracy (0 to 1) and mean loss over a set of examples."""
+
+    accuracy: float
+    loss: float | None
+    n: int
+
+
+class Interval(Record):
+    """An estimate with its confidence interval; `method` names how it was got."""
+
+    estimate: float
+    low: float
+    high: float
+    level: float = 0.95
+    method: str
+
+
+class RunResult(Record):
+    """The outcome of one run, written once, before its DONE marker."""
+
+    version: Literal[1] = 1
+    run_id: str
+    outcome: Literal["done", "diverged"]
+    test: Score
+    dev: Score | None
+    """Score on the dev rows at the chosen step."""
+    best_step: int
+    steps: int
+    """Updates made (fewer than asked for after an early stop)."""
+    forwards: int
+    skipped: int
+    """Updates skipped because a loss was not finite."""
+    train_s: float
+    eval_s: float
+    step_s_median: float | None
+    peak_memory_bytes: int
+    model_source: str
+    model_sha256: str | None
+    data_source: DataSource
+    detail: str = ""
+
+
+class Contrast(Record):
+    """A paired difference between two arms: `estimate = arm − baseline`, in accuracy (0 to 1)."""
+
+    arm: str
+    baseline: str
+    model: str
+    task: str
+    method: str
+    seeds: tuple[int, ...]
+    n_examples: int
+    difference: Interval
+    p_value: float | None
+    p_method: str
+    p_corrected: float | None = None
+    run_ids: tuple[str, ...]

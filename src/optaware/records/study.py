@@ -1,0 +1,121 @@
+"""A study: models × tasks × data variants × methods × seeds, and the corpora that they need."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from optaware.records._base import Record
+from optaware.records.chat import ChatModelRef
+from optaware.records.example import Protocol
+from optaware.records.methods import Method
+from optaware.records.run import ModelRef, Schedule
+
+__all__ = ["CorpusSpec", "GateSpec", "MethodArm", "StudySpec", "VariantSpec"]
+
+
+class GateSpec(Record):
+    """When a rewrite is let through. Both judge questions must be answered `same`; blocking checks must pass."""
+
+    min_length_ratio: float = 0.4
+    max_length_ratio: float = 2.5
+    accept_at: float = 0.9
+    """Rewriter accuracy from which the corpus counts as accepted (OAT-Rephrase: 90 %); below it, the report says so."""
+
+
+class VariantSpec(Record):
+    """One version of the training rows: the original ones, or rewritten with a named template."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+    template: str | None = None
+    """Rewriter template: a built-in name (`oat`, `paraphrase`) or the path of a Jinja file; None: the original rows."""
+
+
+class CorpusSpec(Record):
+    """Everything that decides a rewritten corpus."""
+
+    version: Literal[1] = 1
+    task: str
+    task_sha256: str | None = None
+    protocol: Protocol
+    variant: str
+    rewriter: ChatModelRef
+    judge: ChatModelRef
+    rewriter_prompt_id: str
+    judge_prompt_ids: dict[str, str]
+    gate: GateSpec = GateSpec()
+    rows_sha256: str
+    """Hash over the ids and fields of the training rows."""
+
+    @property
+    def slug(self) -> str:
+        """A readable name for the corpus's folder."""
+        task = self.task.rstrip("/").rsplit("/", 1)[-1].removesuffix(".yaml")
+        return "".join(char if char.isalnum() or char in "-_." else "-" for char in f"{task}-{self.variant}")[:60]
+
+
+class MethodArm(Record):
+    """A training method as a study uses it: config, schedule and the variants it is trained on (all when None)."""
+
+    label: str | None = None
+    config: Method
+    schedule: Schedule | None = None
+    variants: tuple[str, ...] | None = None
+
+    @property
+    def display(self) -> str:
+        """The arm's name in tables."""
+        return self.label or self.config.name
+
+
+class StudySpec(Record):
+    """What a study file says."""
+
+    version: Literal[1] = 1
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    description: str = ""
+    models: Annotated[tuple[ModelRef, ...], Field(min_length=1)]
+    tasks: Annotated[tuple[str, ...], Field(min_length=1)]
+    protocol: Protocol = Protocol()
+    prompt: str = "default"
+    variants: Annotated[tuple[VariantSpec, ...], Field(min_length=1)] = (VariantSpec(name="original"),)
+    baseline: str = "original"
+    methods: Annotated[tuple[MethodArm, ...], Field(min_length=1)]
+    schedule: Schedule = Schedule()
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0, 1, 2)
+    zero_shot: bool = True
+    rewriter: ChatModelRef | None = None
+    judge: ChatModelRef | None = None
+    gate: GateSpec = GateSpec()
+    threads: Annotated[int, Field(ge=1)] = 1
+    device: str = "auto"
+    keep_weights: bool = False
+    workers: Annotated[int, Field(ge=1)] = 1
+    """Runs at once, each in a process of its own."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> StudySpec:
+        names = [variant.name for variant in self.variants]
+        faults = []
+        for kind, items in (
+            ("variant names", names),
+            ("tasks", list(self.tasks)),
+            ("seeds", list(self.seeds)),
+            ("method labels", [arm.display for arm in self.methods]),
+            ("models", [(model.name, model.revision, model.dtype) for model in self.models]),
+        ):
+            if len(set(items)) != len(items):
+                faults.append(f"{kind} must be unique, given {items}")
+        if self.baseline not in names:
+            faults.append(f"baseline {self.baseline!r} is not among the variants {names}")
+        for arm in self.methods:
+            if unknown := sorted(set(arm.variants or ()) - set(names)):
+                faults.append(f"method {arm.display!r} names unknown variants {unknown}")
+        if any(variant.template for variant in self.variants) and self.rewriter is None:
+            faults.append("a variant has a template, so a rewriter is needed")
+        if any((variant.name == "original") != (variant.template is None) for variant in self.variants):
+            faults.append("exactly the variant named 'original' goes without a template")
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self
