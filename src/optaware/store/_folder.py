@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+from optaware._io import read_json, write_json, write_text
+from optaware.records import RunResult, RunSpec, RunStatus, parse_record
+
+__all__ = ["RunFolder"]
+
+
+class RunFolder:
+    """The files of one run. The folder is the truth about the run; everything else can be rebuilt from it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.spec = path / "spec.json"
+        self.resolved = path / "resolved.json"
+        self.env = path / "env.json"
+        self.status = path / "status.json"
+        self.steps = path / "steps.jsonl"
+        self.journal = path / "journal.bin"
+        self.evals = path / "eval.jsonl"
+        self.predictions = path / "predictions.jsonl"
+        self.result = path / "result.json"
+        self.log = path / "log.txt"
+        self.lock = path / ".lock"
+        self.done = path / "DONE"
+
+    @property
+    def run_id(self) -> str:
+        """The first 12 digits of the spec's fingerprint, as the folder's name has them."""
+        return self.path.name[:12]
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the run was finished; the marker is written last."""
+        return self.done.exists()
+
+    def read_spec(self) -> RunSpec:
+        """The spec that the folder was made for."""
+        return parse_record(RunSpec, read_json(self.spec), str(self.spec))
+
+    def read_result(self) -> RunResult:
+        """The result of a finished run."""
+        return parse_record(RunResult, read_json(self.result), str(self.result))
+
+    def read_status(self) -> RunStatus | None:
+        """The last written status; None before the first."""
+        return parse_record(RunStatus, read_json(self.status), str(self.status)) if self.status.exists() else None
+
+    def write_spec(self, spec: RunSpec) -> None:
+        """Write the spec, unless it is already there."""
+        if not self.spec.exists():
+            write_json(self.spec, spec.to_json())
+
+    def write_status(self, status: RunStatus) -> None:
+        """Write where the run stands, stamped with time (UTC) and process."""
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        write_json(self.status, status.model_copy(update={"updated": now, "pid": os.getpid()}).to_json())
+
+    def mark_done(self) -> None:
+        """Write the marker that makes the run finished."""
+        write_text(self.done, "")
