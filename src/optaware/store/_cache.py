@@ -7,7 +7,7 @@ __all__ = ["cache_root"]
 
 
 def cache_root() -> Path:
-    """Where downloaded and converted assets lie: `OPTAWARE_CACHE`, else `$XDG_CACHE_HOME/optaware`, else `~/.cache/optaware`."""
+    """Where assets lie once converted: `OPTAWARE_CACHE`, else `$XDG_CACHE_HOME/optaware`, else `~/.cache/optaware`."""
     if chosen := os.environ.get("OPTAWARE_CACHE"):
         return Path(chosen).expanduser()
     base = os.environ.get("XDG_CACHE_HOME")
