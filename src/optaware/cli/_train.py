@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from optaware.cli._options import AsJson, DataDir, StoreDir, data_dir, print_json, store_at
+
+if TYPE_CHECKING:
+    from optaware.records import RunSpec
+
+__all__ = ["train"]
+
+
+def train(
+    spec: Path,
+    /,
+    *,
+    set: Annotated[
+        tuple[str, ...],
+        Parameter(help="Change a field of the spec, as in `--set method.lr=1e-5` (repeat the option)."),
+    ] = (),
+    store: StoreDir = None,
+    data: DataDir = None,
+    quiet: Annotated[bool, Parameter(negative=(), help="Print nothing but the result.")] = False,
+    json: AsJson = False,
+) -> int:
+    """Do one training run, or go on with it; its folder is named by the hash of its spec.
+
+    Parameters
+    ----------
+    spec
+        Run spec (YAML or JSON): model, data, method, schedule, seed.
+    """
+    from optaware.study import stop_requests, train_one
+
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING if quiet else logging.INFO, format="%(message)s")
+    run = load_run_spec(spec, set)
+    folder = store_at(store)
+    with stop_requests() as should_stop:
+        result = train_one(
+            run,
+            folder,
+            data_dir=data_dir(data),
+            should_stop=should_stop,
+            on_event=None if quiet else _show,
+        )
+    if json:
+        print_json(result.to_json())
+    else:
+        print(
+            f"{folder.run_folder(run).path}: test accuracy {100 * result.test.accuracy:.2f} % of {result.test.n} rows"
+        )
+    return 0
+
+
+def load_run_spec(path: Path, changes: tuple[str, ...] = ()) -> RunSpec:
+    """Read a run spec and apply `field.path=value` changes (values as in YAML).
+
+    Raises:
+        InputError: Malformed file or changes, or fields that are wrong (all at once).
+    """
+    from optaware._io import read_yaml
+    from optaware.errors import InputError
+    from optaware.records import RunSpec, parse_record
+
+    data = read_yaml(path)
+    if not isinstance(data, dict):
+        raise InputError.of("not-a-mapping", str(path), "a run spec is a mapping of fields", "See docs/run_specs.md.")
+    for change in changes:
+        name, sign, value = change.partition("=")
+        if not sign or not name:
+            raise InputError.of("bad-change", change, "it has not the form field=value", "As in --set method.lr=1e-5.")
+        _put(data, name.split("."), read_yaml(value, name=f"--set {name}"), change)
+    return parse_record(RunSpec, data, str(path))
+
+
+def _put(data: dict[str, Any], path: list[str], value: Any, change: str) -> None:
+    from optaware.errors import InputError
+
+    for part in path[:-1]:
+        data = data.setdefault(part, {})
+        if not isinstance(data, dict):
+            raise InputError.of("bad-change", change, f"{part} holds no fields", "Name a field of the spec.")
+    data[path[-1]] = value
+
+
+def _show(event: Any) -> None:
+    print(event, file=sys.stderr, flush=True)

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from optaware._io import lock, read_json, write_json
+from optaware.data import build_corpus, rows_sha256
+from optaware.errors import InputError
+from optaware.llm import open_chat
+from optaware.records import CorpusSpec, DatasetCard, parse_record
+from optaware.store import Store, environment
+from optaware.tasks import get_task, load_splits
+
+__all__ = ["rewrite_one"]
+
+
+def rewrite_one(
+    spec: CorpusSpec,
+    store: Store,
+    *,
+    data_dir: Path | None = None,
+    on_progress: Callable[..., None] | None = None,
+    on_usage: Callable[[Any], None] | None = None,
+) -> DatasetCard:
+    """Make one rewritten corpus: rewrite, judge, gate. Calling it again resumes and pays for no reply twice.
+
+    Raises:
+        InputError: The task's rows are not those that the spec was made for.
+        EndpointError, BudgetExhausted: As `optaware.data.build_corpus` says.
+    """
+    folder = store.corpus_folder(spec)
+    with lock(folder / ".lock"):
+        if (folder / "DONE").exists():
+            return parse_record(DatasetCard, read_json(folder / "card.json"), str(folder / "card.json"))
+        task = get_task(spec.task)
+        splits = load_splits(task, spec.protocol, data_dir=data_dir)
+        if rows_sha256(splits.train) != spec.rows_sha256:
+            raise InputError.of(
+                "rows-changed",
+                spec.task,
+                "the training rows are not those that the spec was made for",
+                "Use the same data folder and protocol, or plan the study again.",
+            )
+        if not (folder / "spec.json").exists():
+            write_json(folder / "spec.json", spec.to_json())
+        write_json(folder / "env.json", environment())
+        cache = store.chat_cache()
+        rewriter = open_chat(spec.rewriter, cache=cache, on_usage=on_usage)
+        same = spec.judge.model_copy(update=_SAMPLING) == spec.rewriter.model_copy(update=_SAMPLING)
+        judge = rewriter if same else open_chat(spec.judge, cache=cache, on_usage=on_usage)
+        return build_corpus(
+            spec,
+            task,
+            splits.train,
+            rewriter=rewriter,
+            judge=judge,
+            folder=folder,
+            source=splits.source,
+            on_progress=on_progress,
+        )
+
+
+_SAMPLING = {"max_tokens": 0, "temperature": 0.0, "seed": 0, "concurrency": 0}
+"""Fields in which rewriter and judge may differ and still be served by one loaded model."""

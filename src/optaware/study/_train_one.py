@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import logging
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from optaware._io import lock, write_json
+from optaware.data import load_corpus
+from optaware.errors import InputError, OptawareError, StoppedBySignal
+from optaware.records import Example, RunResult, RunSpec, RunStatus, ZeroShot
+from optaware.store import RunFolder, Store, environment
+from optaware.tasks import Splits, Task, get_task, load_splits
+
+__all__ = ["train_one"]
+
+_log = logging.getLogger("optaware")
+
+
+def train_one(
+    spec: RunSpec,
+    store: Store,
+    *,
+    data_dir: Path | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+    on_event: Callable[[Any], None] | None = None,
+) -> RunResult:
+    """Do one run whole: load, train, score the test rows once, record. Calling it again resumes, or reads what is done.
+
+    Args:
+        spec: The run.
+        store: Where its folder lies.
+        data_dir: Folder of task data (see `optaware.tasks`).
+        should_stop: Asked at every step; a stop leaves a checkpoint.
+        on_event: Receives training events.
+
+    Raises:
+        OptawareError: Whatever was wrong; the status file then says `failed` or `stopped`, with the reason.
+    """
+    folder = store.run_folder(spec)
+    with lock(folder.lock):
+        if folder.is_done:
+            return folder.read_result()
+        folder.write_spec(spec)
+        folder.write_status(RunStatus(state="running", steps=spec.schedule.steps))
+        try:
+            result = _run(spec, folder, store, data_dir, should_stop, on_event)
+        except StoppedBySignal as error:
+            folder.write_status(RunStatus(state="stopped", detail=str(error)))
+            raise
+        except Exception as error:
+            detail = str(error) if isinstance(error, OptawareError) else traceback.format_exc()
+            folder.write_status(RunStatus(state="failed", detail=detail))
+            raise
+        write_json(folder.result, result.to_json())
+        folder.write_status(RunStatus(state="done", step=result.steps, steps=spec.schedule.steps, detail=result.detail))
+        folder.mark_done()
+    return result
+
+
+def training_rows(spec: RunSpec, store: Store, task: Task, splits: Splits) -> list[Example]:
+    """The run's training rows: the original ones, or those of its corpus.
+
+    Raises:
+        InputError: The corpus is not there or not finished.
+    """
+    if spec.data.corpus_id is None:
+        return list(splits.train)
+    folder = store.find_corpus(spec.data.corpus_id)
+    if not (folder / "DONE").exists():
+        raise InputError.of(
+            "corpus-unfinished", str(folder), "its DONE marker is missing", "Run the command that makes it again."
+        )
+    return load_corpus(folder, task, splits.train)
+
+
+def _run(
+    spec: RunSpec,
+    folder: RunFolder,
+    store: Store,
+    data_dir: Path | None,
+    should_stop: Callable[[], bool],
+    on_event: Callable[[Any], None] | None,
+) -> RunResult:
+    import torch
+
+    from optaware.evaluate import evaluate
+    from optaware.models import OptionScorer, encode, load_model
+    from optaware.train import TrainOutcome, train
+
+    torch.set_num_threads(spec.threads)
+    task = get_task(spec.data.task)
+    if spec.data.task_sha256 not in (None, task.sha256):
+        raise InputError.of(
+            "task-changed", spec.data.task, "the task file is not the one that the spec was made from", "Plan again."
+        )
+    splits = load_splits(task, spec.data.protocol, data_dir=data_dir)
+    train_examples = training_rows(spec, store, task, splits)
+    loaded = load_model(spec.model, device=spec.device)
+    write_json(folder.env, environment())
+    write_json(
+        folder.resolved,
+        {
+            "model_source": loaded.source,
+            "model_sha256": loaded.sha256,
+            "device": str(loaded.device),
+            "parameters": sum(parameter.numel() for parameter in loaded.model.parameters()),
+            "data_source": splits.source.to_json(),
+            "rows": {"train": len(train_examples), "dev": len(splits.dev), "test": len(splits.test)},
+        },
+    )
+    scorer = OptionScorer(loaded.model, loaded.tokenizer)
+
+    def encoded(examples: list[Example] | tuple[Example, ...]) -> Any:
+        rendered = [task.render(example, style=spec.data.prompt) for example in examples]
+        return encode(rendered, loaded.tokenizer, spec.schedule.max_length)
+
+    if isinstance(spec.method, ZeroShot):
+        started = time.perf_counter()
+        _, dev = evaluate(scorer, encoded(splits.dev), task.loss, None)
+        outcome = TrainOutcome.untrained(dev=dev, eval_s=time.perf_counter() - started)
+    else:
+        outcome = train(
+            spec,
+            folder,
+            loaded=loaded,
+            scorer=scorer,
+            train_rows=encoded(train_examples),
+            dev_rows=encoded(splits.dev),
+            objective=task.loss,
+            on_event=on_event,
+            should_stop=should_stop,
+        )
+    started = time.perf_counter()
+    _, test = evaluate(scorer, encoded(splits.test), task.loss, folder.predictions)
+    _log.info("test accuracy %.4f on %d rows", test.accuracy, test.n)
+    return RunResult(
+        run_id=folder.run_id,
+        outcome=outcome.outcome,
+        test=test,
+        dev=outcome.dev,
+        best_step=outcome.best_step,
+        steps=outcome.steps,
+        forwards=outcome.forwards,
+        skipped=outcome.skipped,
+        train_s=outcome.train_s,
+        eval_s=outcome.eval_s + time.perf_counter() - started,
+        step_s_median=outcome.step_s_median,
+        peak_memory_bytes=outcome.peak_memory_bytes,
+        model_source=loaded.source,
+        model_sha256=loaded.sha256,
+        data_source=splits.source,
+        detail=outcome.detail,
+    )
