@@ -1,0 +1,51 @@
+# make demo   set up, then run the shipped quickstart study and print where its report is
+# make test   set up with development tools, then run the tests
+# make check  lint, types, import layers
+# make bench  the benchmarks (long)
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+JOBS ?= 2
+export OMP_NUM_THREADS ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+
+.PHONY: demo test check setup setup-dev bench clean
+
+demo: setup
+	$(BIN)/optaware run
+
+test: setup-dev
+	$(BIN)/pytest -n $(JOBS)
+
+check: setup-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: setup-dev
+	$(BIN)/python benchmarks/step_time.py
+	$(BIN)/python benchmarks/rewrite_throughput.py
+
+setup: $(VENV)/.installed
+setup-dev: $(VENV)/.installed-dev
+
+# PyTorch comes first and by version: asked for through a dependency, pip would bring the build with several GB of CUDA.
+# On a machine with a GPU, install the PyTorch build that suits it into $(VENV) before the first `make`; it is kept.
+$(VENV)/.torch:
+	$(PYTHON) -c "import sys; sys.exit('optaware needs Python 3.11 or newer, this is ' + sys.version.split()[0]) if sys.version_info < (3, 11) else None"
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -c "import torch" 2>/dev/null || $(BIN)/python -m pip install --quiet "torch==2.13.0"
+	touch $@
+
+$(VENV)/.installed: $(VENV)/.torch pyproject.toml
+	$(BIN)/python -m pip install --quiet -e .
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.torch pyproject.toml
+	$(BIN)/python -m pip install --quiet -e ".[dev]"
+	touch $@ $(VENV)/.installed
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
