@@ -50,7 +50,6 @@ def evaluate(
     if json:
         print_json({"task": chosen.name, "split": split, "model": loaded.source, **result.to_json()})
     else:
-        print(
-            f"{chosen.name} {split}: accuracy {100 * result.accuracy:.2f} % of {result.n} rows, loss {result.loss:.4f}"
-        )
+        loss = "not finite" if result.loss is None else f"{result.loss:.4f}"
+        print(f"{chosen.name} {split}: accuracy {100 * result.accuracy:.2f} % of {result.n} rows, loss {loss}")
     return 0

@@ -34,7 +34,7 @@ def run(
 ) -> int:
     """Run a study, or go on with it; without a file, the quickstart that comes with the package.
 
-    Finished runs and corpora are not done again, and no reply of a chat model is paid for twice: the same command resumes.
+    Finished runs and corpora are not done again, and no reply is paid for twice: the same command resumes.
 
     Parameters
     ----------
