@@ -1,0 +1,23 @@
+"""Intervals, paired tests, multiple-testing corrections and agreement: pure functions on arrays."""
+
+from optaware.stats._agreement import cohen_kappa
+from optaware.stats._bootstrap import crossed_bootstrap, paired_bootstrap
+from optaware.stats._intervals import mean_interval, wilson
+from optaware.stats._multiple import benjamini_hochberg, holm
+from optaware.stats._paired import PairedTest, mcnemar, sign_flip_test
+from optaware.stats._power import rows_needed, seeds_needed
+
+__all__ = [
+    "PairedTest",
+    "benjamini_hochberg",
+    "cohen_kappa",
+    "crossed_bootstrap",
+    "holm",
+    "mcnemar",
+    "mean_interval",
+    "paired_bootstrap",
+    "rows_needed",
+    "seeds_needed",
+    "sign_flip_test",
+    "wilson",
+]

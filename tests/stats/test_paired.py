@@ -1,0 +1,86 @@
+from fractions import Fraction
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from optaware.errors import InputError
+from optaware.stats import mcnemar, sign_flip_test
+
+
+def _pair(gained, lost, same=5):
+    arm = [1] * gained + [0] * lost + [1] * same
+    baseline = [0] * gained + [1] * lost + [1] * same
+    return arm, baseline
+
+
+def test_mcnemar_by_hand():
+    # 7 gained, 1 lost: P(X ≤ 1) = (1 + 8)/256, doubled = 18/256
+    result = mcnemar(*_pair(7, 1))
+    assert result.p_value == pytest.approx(18 / 256)
+    assert result.smallest == pytest.approx(2 / 256)
+    assert "7 gained, 1 lost" in result.method
+
+
+def test_mcnemar_ends():
+    assert mcnemar(*_pair(0, 0)).p_value == 1.0
+    assert mcnemar(*_pair(4, 4)).p_value == 1.0
+    assert mcnemar(*_pair(0, 3)).p_value == pytest.approx(0.25)
+    with pytest.raises(InputError, match="not-one-pair"):
+        mcnemar(np.ones((2, 3)), np.ones((2, 3)))
+
+
+@given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1)), min_size=1, max_size=9))
+def test_exact_sign_flip_of_one_seed_is_mcnemar(pairs):
+    arm, baseline = zip(*pairs, strict=True)
+    rng = np.random.default_rng(0)
+    assert sign_flip_test(arm, baseline, rng=rng).p_value == pytest.approx(mcnemar(arm, baseline).p_value)
+
+
+def test_exact_sign_flip_against_enumeration():
+    rng = np.random.default_rng(7)
+    arm, baseline = (rng.random((3, 10)) < 0.7).astype(int), (rng.random((3, 10)) < 0.4).astype(int)
+    sums = [Fraction(int(total), 3) for total in (arm - baseline).sum(axis=0)]
+    seen = abs(sum(sums))
+    patterns = [
+        abs(sum(s * d for s, d in zip(signs, sums, strict=True))) >= seen for signs in product((1, -1), repeat=10)
+    ]
+    result = sign_flip_test(arm, baseline, rng=rng)
+    assert result.p_value == pytest.approx(sum(patterns) / 1024)
+    assert "exact" in result.method
+
+
+def test_drawn_patterns_agree_with_mcnemar():
+    arm, baseline = _pair(40, 20, 100)
+    drawn = sign_flip_test(arm, baseline, rng=np.random.default_rng(1), draws=20_000)
+    assert drawn.p_value == pytest.approx(mcnemar(arm, baseline).p_value, abs=0.003)
+    assert drawn.smallest == pytest.approx(1 / 20_001)
+    assert drawn == sign_flip_test(arm, baseline, rng=np.random.default_rng(1), draws=20_000)
+
+
+def test_copies_of_a_seed_are_no_evidence():
+    """Three equal seeds must not look like three times the examples."""
+    arm, baseline = np.array(_pair(30, 18, 50))
+    one = sign_flip_test(arm, baseline, rng=np.random.default_rng(2), draws=20_000)
+    three = sign_flip_test(np.tile(arm, (3, 1)), np.tile(baseline, (3, 1)), rng=np.random.default_rng(2), draws=20_000)
+    assert three.p_value == pytest.approx(one.p_value, abs=0.01)
+
+
+def test_few_seeds_cannot_give_a_small_p():
+    arm, baseline = np.ones((3, 50)), np.zeros((3, 50))
+    result = sign_flip_test(arm, baseline, rng=np.random.default_rng(0), unit="seeds")
+    assert result.p_value == result.smallest == 0.25
+    assert result.method.startswith("sign flip over 3 seeds")
+
+
+def test_level_of_the_sign_flip_test():
+    """Without a difference, p ≤ 0.05 comes up in about 5 % of studies."""
+    rng = np.random.default_rng(11)
+    small = 0
+    for _ in range(400):
+        hard = rng.random((1, 60))
+        draw = [(rng.random((2, 60)) < hard).astype(int) for _ in range(2)]
+        small += sign_flip_test(*draw, rng=rng, draws=400).p_value <= 0.05
+    assert 0.02 <= small / 400 <= 0.08
