@@ -82,5 +82,9 @@ class TaskFile(Record):
                 yield "labels", "two labels are the same"
         if "default" in self.styles:
             yield "styles", "the default prompt is the one under 'prompt'"
-        if self.splits is not None and not any(self.splits.model_dump().values()):
-            yield "splits", "give at least one of train, dev and test"
+        if self.splits is not None:
+            files = [name for name in self.splits.model_dump().values() if name is not None]
+            if not files:
+                yield "splits", "give at least one of train, dev and test"
+            if len(set(files)) < len(files):
+                yield "splits", "two splits name the same file, so rows would be trained on and tested on"

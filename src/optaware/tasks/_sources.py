@@ -120,7 +120,7 @@ def _from_files(task: Task, files: dict[str, Path], kind: str, location: str) ->
         before = len(problems.problems)
         rows = read_numbered(path, problems)
         if path.is_file():
-            hashes[path.name] = file_sha256(path)
+            hashes[split] = file_sha256(path)
         rows = _with_titles(task, path, rows, problems, hashes, notes)
         examples[split] = check_rows(task, split, rows, str(path), problems)
         if not rows and len(problems.problems) == before:
@@ -141,7 +141,7 @@ def _with_titles(
         notes.append(f"{path.name}: no {titles_path.name} beside it, so passages are without SuperGLUE's title")
         return rows
     titles = read_numbered(titles_path, problems)
-    hashes[titles_path.name] = file_sha256(titles_path)
+    hashes[titles_path.stem] = file_sha256(titles_path)
     if len(titles) != len(rows):
         problems.add(
             "titles-differ",
