@@ -1,0 +1,319 @@
+"""The one training loop: batches, updates, evaluations, checkpoints, the same for every method."""
+
+from __future__ import annotations
+
+import os
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from optaware._io import JsonlAppender, finite_or_none, read_jsonl, storage_errors, write_jsonl
+from optaware.errors import InputError, IntegrityError, Problem, StoppedBySignal
+from optaware.records import EvalRecord, MeZO, RunSpec, Score, StepRecord, fingerprint, parse_record
+from optaware.store import RunFolder
+from optaware.train._batches import BatchOrder, split
+from optaware.train._checkpoint import BEST, LAST, Checkpoint
+from optaware.train._journal import Journal, JournalHeader
+from optaware.train._methods import make_learner, prepare_model
+from optaware.train._progress import Progress
+from optaware.train._types import EvalEvent, Learner, StepEvent, StepResult, TrainEvent, TrainOutcome
+from optaware.train._weights import save_weights
+
+if TYPE_CHECKING:
+    from optaware.models import EncodedExample, LoadedModel, OptionScorer
+
+__all__ = ["DIVERGED_AFTER", "train"]
+
+Objective = Literal["options", "language-model"]
+
+DIVERGED_AFTER = 50
+"""Updates in a row without a finite loss after which a run counts as diverged."""
+
+
+def train(
+    spec: RunSpec,
+    folder: RunFolder,
+    *,
+    loaded: LoadedModel,
+    scorer: OptionScorer,
+    train_rows: Sequence[EncodedExample],
+    dev_rows: Sequence[EncodedExample],
+    objective: Objective,
+    on_event: Callable[[TrainEvent], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> TrainOutcome:
+    """Train `loaded.model` as `spec` says; afterwards it holds the weights with the lowest dev loss.
+
+    Which rows a step sees depends on the seed and the step only, never on the method. The dev rows are scored every
+    `eval_every` steps and after the last one. Without dev rows the last weights are chosen.
+
+    Calling it again on the same folder with a freshly loaded model resumes from the last checkpoint (written at each
+    evaluation and at a stop), to the same bits as a run that was never interrupted; a run that had ended only loads its
+    chosen weights. With `spec.keep_weights` they are also written to `weights/` in the folder. Call
+    `discard_checkpoints` once the run is marked done.
+
+    Args:
+        spec: The run.
+        folder: Where `steps.jsonl`, `eval.jsonl`, `journal.bin` and checkpoints go.
+        loaded: The model as it comes. For LoRA, `loaded.model` becomes the PEFT model.
+        scorer: A scorer around `loaded.model`.
+        train_rows: Rows to train on, at least one.
+        dev_rows: Rows that choose the checkpoint.
+        objective: The task's loss.
+        on_event: Told of each update and evaluation.
+        should_stop: Asked before each update; when it says yes, a checkpoint is written and the run stops.
+
+    Raises:
+        InputError: No training rows; a method that does not go with the model's dtype.
+        ModelError: A method that does not go with the model's modules.
+        IntegrityError: A checkpoint or journal is damaged or belongs to something else.
+        StoppedBySignal: `should_stop` said so.
+        StorageError: A file cannot be written.
+    """
+    if not train_rows:
+        raise InputError(
+            Problem("no-training-rows", "0 training rows", "there is nothing to train on", "Check the data splits.")
+        )
+    with _threads(spec.threads), ExitStack() as stack:
+        run = _Run(spec, folder, loaded, scorer, train_rows, dev_rows, objective, stack)
+        run.on_event = on_event or (lambda event: None)
+        run.should_stop = should_stop or (lambda: False)
+        run.resume()
+        run.go_on()
+        return run.finish()
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+class _Run:
+    """One call of `train`."""
+
+    on_event: Callable[[TrainEvent], None]
+    should_stop: Callable[[], bool]
+
+    def __init__(
+        self,
+        spec: RunSpec,
+        folder: RunFolder,
+        loaded: LoadedModel,
+        scorer: OptionScorer,
+        train_rows: Sequence[EncodedExample],
+        dev_rows: Sequence[EncodedExample],
+        objective: Objective,
+        stack: ExitStack,
+    ) -> None:
+        self.spec, self.folder, self.loaded, self.scorer = spec, folder, loaded, scorer
+        self.train_rows, self.dev_rows, self.objective = train_rows, dev_rows, objective
+        self.stack = stack
+        self.schedule = spec.schedule
+        self.order = BatchOrder(len(train_rows), spec.schedule.batch_size, spec.seed)
+        self.last = Checkpoint(folder.path / LAST)
+        self.best = Checkpoint(folder.path / BEST)
+        self.progress = Progress()
+        self.identity = {"spec": fingerprint(spec), "base": loaded.sha256}
+        loaded.model = prepare_model(loaded.model, spec.method, spec.seed)
+        self.learner: Learner = make_learner(
+            loaded.model, lambda batch: scorer.loss(batch, objective), spec.method, spec.seed
+        )
+        stack.callback(self.learner.close)
+
+    def resume(self) -> None:
+        """Take up the last checkpoint, if there is one, and cut the logs to where it was written."""
+        if self.last.exists():
+            state = self.last.state()
+            if {key: state.get(key) for key in self.identity} != self.identity:
+                raise IntegrityError(
+                    Problem(
+                        "checkpoint-foreign",
+                        LAST,
+                        "it was written for another spec or other base weights",
+                        "Delete the run's folder and run it again.",
+                        str(self.last.folder),
+                    )
+                )
+            self.progress = parse_record(Progress, state["progress"], str(self.last.folder))
+            self.learner.load(self.last.load("weights"), self.last.load("state"))
+            if self.progress.best_step == self.progress.step:  # a kill may have come between the two
+                self.best.take(self.last, "weights", {})
+        for path in (self.folder.steps, self.folder.evals):
+            _cut(path, self.progress.step)
+        self.steps_log = self.stack.enter_context(JsonlAppender(self.folder.steps, sync=False))
+        self.evals_log = self.stack.enter_context(JsonlAppender(self.folder.evals))
+        self.journal = self._open_journal()
+
+    def _open_journal(self) -> Journal | None:
+        method = self.spec.method
+        if not isinstance(method, MeZO):
+            return None
+        header = JournalHeader(
+            spec=self.identity["spec"] or "",
+            base=self.loaded.sha256 or "0" * 64,
+            seed=self.spec.seed,
+            queries=method.queries,
+            lr=method.lr,
+            eps=method.eps,
+        )
+        journal = Journal(self.folder.journal, header, self.progress.step)
+        self.stack.callback(journal.close)
+        return journal
+
+    def go_on(self) -> None:
+        """Train up to the end, from evaluation to evaluation."""
+        while not self.progress.ended:
+            done, every = self.progress.step, self.schedule.eval_every
+            target = min((done // every + 1) * every, self.schedule.steps)
+            with self.learner.training():
+                while self.progress.step < target and self.progress.skipped_in_a_row < DIVERGED_AFTER:
+                    self._obey()
+                    self._step()
+            if self.progress.skipped_in_a_row >= DIVERGED_AFTER:
+                detail = f"no finite loss in {DIVERGED_AFTER} updates in a row, up to step {self.progress.step}"
+                self.learner.settle()
+                self.progress = self.progress.with_(ended="diverged", detail=detail)
+                self._save()
+            else:
+                self._evaluate()
+
+    def _obey(self) -> None:
+        if not self.should_stop():
+            return
+        self._save()
+        raise StoppedBySignal(
+            Problem(
+                "stopped",
+                self.folder.path.name,
+                f"it was told to stop after step {self.progress.step} of {self.schedule.steps}",
+                "Run the same command again to resume.",
+            )
+        )
+
+    def _step(self) -> None:
+        started = time.perf_counter()
+        step = self.progress.step + 1
+        rows = [self.train_rows[index] for index in self.order.batch(step)]
+        result = self.learner.step(step, split(rows, self.schedule.accumulation))
+        seconds = time.perf_counter() - started
+        self.progress = self.progress.after_step(result, seconds)
+        if self.journal is not None:
+            self.journal.append(result.coefficients)
+        record = self._step_record(result, len(rows), seconds)
+        self.steps_log.append(record.to_json())
+        self.on_event(StepEvent(record, self.schedule.steps))
+
+    def _step_record(self, result: StepResult, examples: int, seconds: float) -> StepRecord:
+        return StepRecord(
+            step=self.progress.step,
+            loss=finite_or_none(result.loss),
+            coefficients=tuple(finite_or_none(value) for value in result.coefficients),
+            grad_norm=finite_or_none(result.grad_norm),
+            lr=getattr(self.spec.method, "lr", 0.0),
+            examples=examples,
+            forwards=self.progress.forwards,
+            skipped=result.skipped,
+            step_s=seconds,
+        )
+
+    def _evaluate(self) -> None:
+        started = time.perf_counter()
+        self.learner.settle()
+        score = Score(accuracy=0.0, loss=None, n=0)
+        better = False
+        if self.dev_rows:
+            _, score = self.scorer.predict(self.dev_rows, self.objective)
+            better = self.progress.is_better(score)
+            self.progress = self.progress.after_evaluation(score, time.perf_counter() - started)
+        patience = self.schedule.patience
+        if self.progress.step >= self.schedule.steps:
+            self.progress = self.progress.with_(ended="done")
+        elif patience is not None and self.progress.evaluations_since_best >= patience:
+            detail = f"stopped early: no lower dev loss in {patience} evaluations"
+            self.progress = self.progress.with_(ended="done", detail=detail)
+        if self.dev_rows:
+            record = EvalRecord(
+                step=self.progress.step,
+                split="dev",
+                loss=score.loss,
+                accuracy=score.accuracy,
+                n=score.n,
+                best=better,
+                forwards=self.progress.forwards,
+                wall_s=time.perf_counter() - started,
+            )
+            self.evals_log.append(record.to_json())
+            self.on_event(EvalEvent(record, self.schedule.steps))
+        self._save()
+
+    def _save(self) -> None:
+        """Write the last checkpoint, and the best one when this is it; the logs before them."""
+        if self.journal is not None:
+            _sync(self.folder.journal)
+        _sync(self.folder.steps)
+        tensors = {"weights": self.learner.weights(), "state": self.learner.state()}
+        self.last.save(self.progress.step, tensors, {**self.identity, "progress": self.progress.to_json()})
+        if self.progress.best_step == self.progress.step:
+            self.best.take(self.last, "weights", {})
+
+    def finish(self) -> TrainOutcome:
+        """Put the chosen weights into the model and say how it went."""
+        progress = self.progress
+        chosen = self.last if progress.best_step is None else self.best
+        weights = chosen.load("weights")
+        with torch.no_grad():
+            for name, stored in self.learner.weights().items():
+                stored.copy_(weights[name])
+        self.learner.close()
+        self.loaded.model.eval()
+        if self.spec.keep_weights:
+            save_weights(self.loaded.model, self.loaded.tokenizer, self.folder.path / "weights")
+        times = [row["step_s"] for row in read_jsonl(self.folder.steps, torn_tail=True)]
+        return TrainOutcome(
+            best_step=progress.step if progress.best_step is None else progress.best_step,
+            steps=progress.step,
+            forwards=progress.forwards,
+            skipped=progress.skipped,
+            train_s=progress.train_s,
+            eval_s=progress.eval_s,
+            step_s_median=statistics.median(times) if times else None,
+            peak_memory_bytes=_peak_memory(self.loaded.model),
+            dev=progress.best,
+            outcome="diverged" if progress.ended == "diverged" else "done",
+            detail=progress.detail,
+        )
+
+
+def _cut(path: Path, step: int) -> None:
+    """Leave out the rows of a log after `step`, and a torn last line."""
+    if not path.exists():
+        return
+    rows = read_jsonl(path, torn_tail=True)
+    kept = [row for row in rows if row["step"] <= step] if step else []
+    if len(kept) != len(rows):
+        write_jsonl(path, kept)
+
+
+def _sync(path: Path) -> None:
+    with storage_errors(path), path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _peak_memory(model: Any) -> int:
+    """Most bytes held so far: of the GPU's memory, or of the process on CPU."""
+    device = next(model.parameters()).device
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -1,0 +1,7 @@
+"""How a perturbation z is drawn and applied, from a seed."""
+
+from optaware.train.directions._protocol import Direction
+from optaware.train.directions.gaussian import gaussian_noise
+from optaware.train.directions.lowrank import LowRank
+
+__all__ = ["Direction", "LowRank", "gaussian_noise"]

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from torch import Tensor
+
+__all__ = ["Direction"]
+
+
+class Direction(Protocol):
+    """How z is drawn and applied. z(seed) is a function of the seed and of each parameter's name, never of order."""
+
+    def begin(self, step: int) -> None:
+        """Get ready for the probes of `step`; whatever is redrawn from time to time is redrawn here."""
+        ...
+
+    def at(self, seed: int, scale: float) -> AbstractContextManager[None]:
+        """Inside, the model computes with `θ + scale·z(seed)`; afterwards every weight is as it was, to the bit."""
+        ...
+
+    def move(self, seed: int, amount: float) -> None:
+        """`θ ← θ + amount·z(seed)`."""
+        ...
+
+    def decay(self, factor: float) -> None:
+        """`θ ← factor·θ` for every matrix; vectors (biases, norm scales) are left alone."""
+        ...
+
+    def settle(self) -> None:
+        """Bring all moves into the stored weights."""
+        ...
+
+    def weights(self) -> dict[str, Tensor]:
+        """The stored weights that are moved, by name (not copies)."""
+        ...
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything else that θ and z depend on, by name."""
+        ...
+
+    def load(self, weights: dict[str, Tensor], state: dict[str, Tensor]) -> None:
+        """Take up where `weights()` and `state()` were taken."""
+        ...
+
+    def close(self) -> None:
+        """Leave the model as a bare model: no hooks."""
+        ...

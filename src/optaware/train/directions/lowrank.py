@@ -1,0 +1,170 @@
+"""Low-rank directions that act inside the forward pass, so that a step never passes over the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from optaware.errors import ModelError, Problem
+from optaware.train._seeds import derive_seed
+from optaware.train.directions._matrix import MatrixFactors
+from optaware.train.directions._sites import find_sites
+from optaware.train.directions._vector import VectorCopy, compute_in_fp32
+
+__all__ = ["LowRank"]
+
+
+class LowRank:
+    """`z = U·Vᵀ/√r` for every matrix and dense Gaussian z for every vector; U is drawn per probe, V every few steps.
+
+    A linear module's output gets `(x·V)·(A + scale·U)ᵀ` added, where `A·Vᵀ` is all that was learnt since V was drawn,
+    kept in fp32. Probing and moving therefore cost a few thousand additions per matrix and write no weight; the weights
+    are written when V is redrawn and before an evaluation, by a merge that carries its rounding error on.
+
+    Symbols: r is `rank`; ν, the steps between draws of V, is `refresh_every`.
+
+    Source: LOZO (Chen et al., ICLR 2025, Algorithm 1).
+    Differs from the paper: the perturbation is a side product of the forward pass instead of a write to the weights;
+    embeddings are low-rank too; norm scales and biases are perturbed in fp32.
+
+    Args:
+        model: Its parameters with `requires_grad` are the ones moved. Tied matrices share one pair of factors.
+        rank: Rank r of the perturbation of each matrix.
+        refresh_every: Steps ν between draws of V.
+        seed: The run's seed: V is a function of it, of the parameter's name and of `(step − 1) // refresh_every`.
+
+    Raises:
+        ModelError: The model has trainable parameters that no known module applies.
+    """
+
+    def __init__(self, model: nn.Module, *, rank: int, refresh_every: int, seed: int) -> None:
+        matrices, vectors = find_sites(model)
+        self.matrices = [MatrixFactors(site, rank) for site in matrices]
+        self.vectors = [VectorCopy(site) for site in vectors]
+        self._refresh_every = refresh_every
+        self._seed = seed
+        self._period: int | None = None
+        self._drawn: int | None = None
+        self._pending = 1.0  # decay that the stored matrices have not had yet
+        self._on = False
+        self._checked = False
+        self._parts: list[MatrixFactors | VectorCopy] = [*self.matrices, *self.vectors]
+        self._hooks = [hook for part in self._parts for hook in part.attach(self._is_on)]
+        norms = {id(site.module): site for site in vectors if site.kind == "module"}
+        for site in norms.values():
+            if site.parameter.dtype.itemsize < 4:
+                self._hooks += compute_in_fp32(site.module, self._is_on)
+
+    def _is_on(self) -> bool:
+        return self._on
+
+    def begin(self, step: int) -> None:
+        """Redraw V when `step` begins a new period; what was learnt is merged into the weights first."""
+        period = (step - 1) // self._refresh_every
+        if period != self._period:
+            if self._period is not None:
+                self.settle()
+            self._draw_right(period)
+
+    def _draw_right(self, period: int) -> None:
+        seed = derive_seed(self._seed, "right factors", period)
+        for matrix in self.matrices:
+            matrix.draw_right(seed)
+        self._period = period
+
+    def _draw(self, seed: int) -> None:
+        if seed == self._drawn:
+            return
+        for matrix in self.matrices:
+            matrix.draw_left(seed)
+        for vector in self.vectors:
+            vector.draw(seed)
+        self._drawn = seed
+
+    @contextmanager
+    def at(self, seed: int, scale: float) -> Iterator[None]:
+        """Inside, the model computes with `θ + scale·z(seed)`; no stored weight is written."""
+        self._draw(seed)
+        for matrix in self.matrices:
+            matrix.set_scale(scale)
+        try:
+            for vector in self.vectors:
+                vector.put_in(scale)
+            self._on = True
+            yield
+        finally:
+            self._on = False
+            for vector in self.vectors:
+                vector.take_out()
+        if not self._checked:
+            self._check_reached()
+
+    def _check_reached(self) -> None:
+        missed = [matrix.site.name for matrix in self.matrices if not all(matrix.uses)]
+        if missed:
+            raise ModelError(
+                Problem(
+                    "direction-unsupported",
+                    ", ".join(missed[:5]) + (" ..." if len(missed) > 5 else ""),
+                    "a forward pass did not call the modules of these matrices, so a perturbation would not act",
+                    'Freeze these parameters (requires_grad_(False)) or use direction: "gaussian".',
+                )
+            )
+        self._checked = True
+
+    def move(self, seed: int, amount: float) -> None:
+        """`θ ← θ + amount·z(seed)`, in the fp32 factors."""
+        self._draw(seed)
+        for matrix in self.matrices:
+            matrix.move(amount)
+        for vector in self.vectors:
+            vector.move(amount)
+
+    def decay(self, factor: float) -> None:
+        """`θ ← factor·θ` for matrices: at once in the factors, in the stored weights with the next merge."""
+        self._pending *= factor
+        for matrix in self.matrices:
+            matrix.decay(factor)
+
+    def settle(self) -> None:
+        """Merge all that was learnt into the stored weights."""
+        for matrix in self.matrices:
+            matrix.merge(self._pending)
+        for vector in self.vectors:
+            vector.merge()
+        self._pending = 1.0
+
+    def weights(self) -> dict[str, Tensor]:
+        """The stored weights."""
+        return {part.site.name: part.site.parameter.data for part in self._parts}
+
+    def state(self) -> dict[str, Tensor]:
+        """The factors A, the residuals of the last merge, the fp32 vectors and the pending decay."""
+        state = {f"learnt.{part.site.name}": part.learnt for part in self._parts}
+        for matrix in self.matrices:
+            if matrix.residual is not None:
+                state[f"residual.{matrix.site.name}"] = matrix.residual
+        state["pending"] = torch.tensor([self._pending], dtype=torch.float64)
+        state["period"] = torch.tensor([-1 if self._period is None else self._period])
+        return state
+
+    def load(self, weights: dict[str, Tensor], state: dict[str, Tensor]) -> None:
+        """Take up where `weights()` and `state()` were taken."""
+        for name, stored in self.weights().items():
+            stored.copy_(weights[name])
+        if (period := int(state["period"].item())) >= 0:
+            self._draw_right(period)
+        for matrix in self.matrices:
+            matrix.load(state[f"learnt.{matrix.site.name}"], state.get(f"residual.{matrix.site.name}"))
+        for vector in self.vectors:
+            vector.learnt.copy_(state[f"learnt.{vector.site.name}"])
+        self._pending = float(state["pending"].item())
+
+    def close(self) -> None:
+        """Take the hooks off the model."""
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []

@@ -1,0 +1,164 @@
+"""The step that all first-order methods share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from optaware.train._seeds import derive_seed
+from optaware.train._types import Loss, StepResult
+
+if TYPE_CHECKING:
+    from optaware.models import EncodedExample
+
+__all__ = ["AdamWLearner"]
+
+
+class AdamWLearner:
+    """AdamW (β 0.9, 0.999; ε 1e-8) at a constant learning rate on fp32 master weights.
+
+    The model computes in the dtype that it was loaded in, so all methods of a study run the same forward pass. For
+    weights in half precision the optimizer holds fp32 copies: gradients of the parts of a batch are summed, clipped and
+    applied in fp32 and the stored weights are roundings of the copies. Updates far below a bf16 step are thus not lost.
+    Memory is 16 bytes a trained parameter (weight and gradient 2 each, copy 4, moments 8) beside 4 for the fp32 sum of
+    gradients.
+
+    Dropout is drawn from a stream of its own for each step.
+
+    Args:
+        model: Its parameters with `requires_grad` are trained.
+        loss: The objective, with its mean over examples.
+        lr: Learning rate.
+        weight_decay: Decoupled decay, on matrices only.
+        max_grad_norm: Gradients are scaled down to this norm; None: left alone.
+        seed: The run's seed.
+    """
+
+    queries = 0
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Loss,
+        *,
+        lr: float,
+        weight_decay: float = 0.0,
+        max_grad_norm: float | None = 1.0,
+        seed: int = 0,
+    ) -> None:
+        self.model, self.loss, self.seed = model, loss, seed
+        self.max_grad_norm = max_grad_norm
+        self.parameters = {name: each for name, each in model.named_parameters() if each.requires_grad}
+        self.masters = {
+            name: parameter.data.float().requires_grad_() if parameter.dtype.itemsize < 4 else parameter
+            for name, parameter in self.parameters.items()
+        }
+        matrices = [each for each in self.masters.values() if each.ndim > 1]
+        vectors = [each for each in self.masters.values() if each.ndim <= 1]
+        groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+        self.optimizer = torch.optim.AdamW([group for group in groups if group["params"]], lr=lr)
+
+    def step(self, step: int, parts: Sequence[Sequence[EncodedExample]]) -> StepResult:
+        """Sum the gradients of the parts and make one update; without a finite loss and gradient, none."""
+        size = sum(len(part) for part in parts)
+        self._clear()
+        total = 0.0
+        devices = {each.device for each in self.parameters.values() if each.device.type == "cuda"}
+        with torch.random.fork_rng(devices=list(devices)):
+            torch.manual_seed(derive_seed(self.seed, "dropout", step))
+            for part in parts:
+                loss = self.loss(part) * (len(part) / size)
+                loss.backward()  # type: ignore[no-untyped-call]
+                total += float(loss.detach())
+                self._collect()
+        norm = float(torch.nn.utils.get_total_norm(self._gradients()))
+        usable = math.isfinite(total) and math.isfinite(norm)
+        if usable:
+            self._update(norm)
+        self._clear()
+        forwards = 3  # a forward and a backward pass, which counts as two more
+        return StepResult(
+            total if math.isfinite(total) else None, forwards, not usable, (), norm if math.isfinite(norm) else None
+        )
+
+    def _gradients(self) -> list[Tensor]:
+        return [each.grad for each in self.masters.values() if each.grad is not None]
+
+    def _collect(self) -> None:
+        """Add the gradients of half-precision parameters to those of their fp32 copies."""
+        for name, parameter in self.parameters.items():
+            master = self.masters[name]
+            if master is parameter or parameter.grad is None:
+                continue
+            if master.grad is None:
+                master.grad = parameter.grad.float()
+            else:
+                master.grad.add_(parameter.grad)
+            parameter.grad = None
+
+    def _update(self, norm: float) -> None:
+        if self.max_grad_norm is not None and norm > self.max_grad_norm:
+            for gradient in self._gradients():
+                gradient.mul_(self.max_grad_norm / (norm + 1e-6))
+        self.optimizer.step()
+        self._round()
+
+    def _round(self) -> None:
+        for name, parameter in self.parameters.items():
+            if self.masters[name] is not parameter:
+                parameter.data.copy_(self.masters[name].data)
+
+    def _clear(self) -> None:
+        for each in [*self.parameters.values(), *self.masters.values()]:
+            each.grad = None
+
+    def settle(self) -> None:
+        """Nothing to do: every update is in the weights already."""
+
+    def weights(self) -> dict[str, Tensor]:
+        """The trained weights, in the model's dtype."""
+        return {name: parameter.data for name, parameter in self.parameters.items()}
+
+    def state(self) -> dict[str, Tensor]:
+        """AdamW's moments and step counts, and the fp32 copies where there are any."""
+        state: dict[str, Tensor] = {}
+        for name, master in self.masters.items():
+            if master is not self.parameters[name]:
+                state[f"master.{name}"] = master.data
+            for key, value in self.optimizer.state.get(master, {}).items():
+                state[f"{key}.{name}"] = value
+        return state
+
+    def load(self, weights: dict[str, Tensor], state: dict[str, Tensor]) -> None:
+        """Take up saved weights and state."""
+        for name, parameter in self.parameters.items():
+            parameter.data.copy_(weights[name])
+            master = self.masters[name]
+            if master is not parameter:
+                master.data.copy_(state[f"master.{name}"])
+            if f"step.{name}" in state:
+                self.optimizer.state[master] = {
+                    "step": state[f"step.{name}"].clone(),
+                    "exp_avg": state[f"exp_avg.{name}"].to(master.device, copy=True),
+                    "exp_avg_sq": state[f"exp_avg_sq.{name}"].to(master.device, copy=True),
+                }
+
+    @contextmanager
+    def training(self) -> Iterator[None]:
+        """Steps are made in training mode (dropout as the model and the adapter have it)."""
+        modes = [(module, module.training) for module in self.model.modules()]
+        self.model.train()
+        try:
+            yield
+        finally:
+            for module, mode in modes:
+                module.training = mode
+
+    def close(self) -> None:
+        """Let go of gradients."""
+        self._clear()

@@ -1,0 +1,256 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from optaware._io import read_jsonl
+from optaware.errors import InputError, IntegrityError, StoppedBySignal
+from optaware.records import FOFull, FOLoRA, MeZO
+from optaware.train import EvalEvent, StepEvent, discard_checkpoints, read_journal, train
+
+LOW_RANK = MeZO(lr=1e-2, eps=1e-2, direction="low-rank", rank=2, refresh_every=2, weight_decay=0.1, queries=2)
+METHODS = {
+    "plain": MeZO(lr=1e-2, eps=1e-2),
+    "low-rank": LOW_RANK,
+    "fo-full": FOFull(lr=1e-2),
+    "fo-lora": FOLoRA(lr=1e-2, rank=2, dropout=0.2),
+}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+def go(kit: Any, spec: Any, path: Path, stop_after: int | None = None, **more: Any) -> tuple[Any, Any]:
+    """Train a fresh tiny model; returns the outcome and the model."""
+    loaded = kit.Loaded(more.pop("model", None) or kit.llama(DTYPES[spec.model.dtype]), kit.Tokenizer())
+    scorer = more.pop("scorer", kit.Scorer)(loaded.model)
+    seen: list[Any] = []
+    outcome = train(
+        spec,
+        kit.RunFolder(path),
+        loaded=loaded,
+        scorer=scorer,
+        train_rows=more.pop("train_rows", kit.rows(10)),
+        dev_rows=more.pop("dev_rows", kit.rows(6, seed=1)),
+        objective="options",
+        on_event=seen.append,
+        should_stop=lambda: stop_after is not None and sum(isinstance(each, StepEvent) for each in seen) >= stop_after,
+    )
+    go.events = seen  # type: ignore[attr-defined]
+    return outcome, loaded.model
+
+
+def same(a: Any, b: Any) -> bool:
+    first, second = a.state_dict(), b.state_dict()
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("stop_after", [2, 4])
+def test_a_stopped_run_resumes_to_the_same_bits(
+    kit: Any, tmp_path: Path, name: str, dtype: str, stop_after: int
+) -> None:
+    spec = kit.run_spec(METHODS[name], dtype, steps=7, eval_every=3)
+    whole, expected = go(kit, spec, tmp_path / "whole")
+    with pytest.raises(StoppedBySignal):
+        go(kit, spec, tmp_path / "parts", stop_after=stop_after)
+    parts, model = go(kit, spec, tmp_path / "parts")
+    assert same(model, expected)
+    for log in ("steps.jsonl", "eval.jsonl"):
+        timed = [read_jsonl(tmp_path / run / log) for run in ("whole", "parts")]
+        for row in [row for each in timed for row in each]:
+            row.pop("step_s", None), row.pop("wall_s", None)
+        assert timed[0] == timed[1]
+    if name in ("plain", "low-rank"):
+        assert (tmp_path / "whole/journal.bin").read_bytes() == (tmp_path / "parts/journal.bin").read_bytes()
+    for group in ("weights", "state"):
+        last = [load_file(next((tmp_path / run / "checkpoint-last").glob(f"{group}-*"))) for run in ("whole", "parts")]
+        assert last[0].keys() == last[1].keys()
+        assert all(torch.equal(last[0][key], last[1][key]) for key in last[0])
+    ignored = {"train_s", "eval_s", "step_s_median", "peak_memory_bytes"}
+    assert whole.model_dump(exclude=ignored) == parts.model_dump(exclude=ignored)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_training_moves_the_weights_and_leaves_the_global_generator_alone(kit: Any, tmp_path: Path, name: str) -> None:
+    torch.manual_seed(123)
+    before = torch.get_rng_state()
+    outcome, model = go(kit, kit.run_spec(METHODS[name]), tmp_path)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert outcome.outcome == "done"
+    assert outcome.steps == 6
+    assert outcome.forwards == {"plain": 12, "low-rank": 24, "fo-full": 18, "fo-lora": 18}[name]
+    trained = {
+        key.replace(".base_layer", "").removeprefix("base_model.model."): v for key, v in model.state_dict().items()
+    }
+    base = kit.llama().state_dict()
+    changed = [key for key in base if not torch.equal(base[key], trained[key])]
+    assert bool(changed) == (name != "fo-lora")
+    if name == "fo-lora":
+        assert any(key.endswith("lora_B.default.weight") and value.any() for key, value in trained.items())
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_eight_rows_are_two_parts_of_four(kit: Any, tmp_path: Path, name: str) -> None:
+    method = METHODS[name].model_copy(update={"dropout": 0.0} if name == "fo-lora" else {})
+    states = []
+    for parts in (1, 2):
+        spec = kit.run_spec(method, batch_size=8, accumulation=parts, steps=4)
+        model = kit.llama().double()
+        states.append(go(kit, spec, tmp_path / str(parts), model=model)[1].state_dict())
+    assert states[0].keys() == states[1].keys()
+    for key, value in states[0].items():
+        torch.testing.assert_close(states[1][key], value, rtol=1e-3, atol=1e-5)
+
+
+def test_the_best_dev_loss_is_chosen_and_patience_ends_the_run(kit: Any, tmp_path: Path) -> None:
+    losses = iter([3.0, 1.0, 1.0, 2.0])
+
+    class Scripted(kit.Scorer):  # type: ignore[name-defined, misc]
+        def predict(self, rows: Any, objective: str) -> Any:
+            self.seen = {name: value.clone() for name, value in self.model.state_dict().items()}
+            kept.append(self.seen)
+            return [], super().predict(rows, objective)[1].model_copy(update={"loss": next(losses)})
+
+    kept: list[Any] = []
+    spec = kit.run_spec(METHODS["low-rank"], steps=20, eval_every=2, patience=2)
+    outcome, model = go(kit, spec, tmp_path, scorer=Scripted)
+    assert (outcome.steps, outcome.best_step, outcome.dev.loss) == (8, 4, 1.0)
+    assert "stopped early" in outcome.detail
+    assert [row["best"] for row in read_jsonl(tmp_path / "eval.jsonl")] == [True, True, False, False]
+    assert all(torch.equal(kept[1][name], value) for name, value in model.state_dict().items())
+    again, loaded = go(kit, spec, tmp_path, scorer=Scripted)
+    assert again.model_dump(exclude={"peak_memory_bytes"}) == outcome.model_dump(exclude={"peak_memory_bytes"})
+    assert same(loaded, model)
+
+
+def test_steps_without_a_finite_loss_are_skipped_counted_and_end_as_diverged(kit: Any, tmp_path: Path) -> None:
+    class Broken(kit.Scorer):  # type: ignore[name-defined, misc]
+        calls = 0
+
+        def loss(self, batch: Any, objective: str) -> Any:
+            type(self).calls += 1
+            self.broken = lambda: type(self).calls in (3, 4)
+            return super().loss(batch, objective)
+
+    outcome, _ = go(
+        kit, kit.run_spec(MeZO(lr=1e-3, eps=1e-3, direction="low-rank"), steps=3), tmp_path / "a", scorer=Broken
+    )
+    assert (outcome.outcome, outcome.skipped, outcome.steps) == ("done", 1, 3)
+    record = read_jsonl(tmp_path / "a/steps.jsonl")[1]
+    assert (record["loss"], record["coefficients"], record["skipped"]) == (None, [None], True)
+    assert [value == value for (value,) in read_journal(tmp_path / "a/journal.bin")[1]] == [True, False, True]
+
+    class Dead(kit.Scorer):  # type: ignore[name-defined, misc]
+        def loss(self, batch: Any, objective: str) -> Any:
+            return super().loss(batch, objective) * torch.nan
+
+    for name, method in METHODS.items():
+        spec = kit.run_spec(method, steps=80, eval_every=80)
+        outcome, model = go(kit, spec, tmp_path / name, scorer=Dead)
+        assert (outcome.outcome, outcome.skipped, outcome.steps, outcome.dev) == ("diverged", 50, 50, None)
+        if name == "low-rank":
+            assert same(model, kit.llama())
+        assert go(kit, spec, tmp_path / name, scorer=Dead)[0].outcome == "diverged"
+
+
+def test_arms_see_the_same_rows(kit: Any, tmp_path: Path) -> None:
+    orders = []
+    for name in ("plain", "fo-full"):
+
+        class Watching(kit.Scorer):  # type: ignore[name-defined, misc]
+            def loss(self, batch: Any, objective: str) -> Any:
+                ids = [row.id for row in batch]
+                if order[-1:] != [ids]:
+                    order.append(ids)
+                return super().loss(batch, objective)
+
+        order: list[list[str]] = []
+        go(kit, kit.run_spec(METHODS[name], eval_every=6), tmp_path / name, scorer=Watching)
+        orders.append([ids for ids in order if len(ids) == 4])
+    assert orders[0] == orders[1]
+    assert len(orders[0]) == 6
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
+def test_weights_are_kept_in_a_folder_that_hugging_face_loads(kit: Any, tmp_path: Path) -> None:
+    from peft import PeftModel
+    from transformers import LlamaForCausalLM
+
+    _, model = go(kit, kit.run_spec(METHODS["low-rank"], "bf16", keep_weights=True), tmp_path / "full")
+    folder = tmp_path / "full/weights"
+    assert same(LlamaForCausalLM.from_pretrained(folder, dtype=torch.bfloat16), model)
+    assert (folder / "tokenizer.json").exists()
+    _, adapted = go(kit, kit.run_spec(METHODS["fo-lora"], keep_weights=True), tmp_path / "lora")
+    assert isinstance(adapted, PeftModel)
+    loaded = PeftModel.from_pretrained(kit.llama(), tmp_path / "lora/weights")
+    assert same(loaded, adapted)
+    discard_checkpoints(tmp_path / "full")
+    assert not list((tmp_path / "full").glob("checkpoint-*"))
+    assert folder.is_dir()
+
+
+def test_events_tell_of_every_step_and_evaluation(kit: Any, tmp_path: Path) -> None:
+    go(kit, kit.run_spec(METHODS["plain"]), tmp_path)
+    events = go.events  # type: ignore[attr-defined]
+    assert [event.record.step for event in events if isinstance(event, StepEvent)] == [1, 2, 3, 4, 5, 6]
+    assert [event.record.step for event in events if isinstance(event, EvalEvent)] == [3, 6]
+
+
+def test_without_dev_rows_the_last_weights_are_chosen(kit: Any, tmp_path: Path) -> None:
+    spec = kit.run_spec(METHODS["low-rank"], steps=5)
+    outcome, model = go(kit, spec, tmp_path, dev_rows=[])
+    assert (outcome.dev, outcome.best_step) == (None, 5)
+    assert same(go(kit, spec, tmp_path, dev_rows=[])[1], model)
+
+
+def test_no_training_rows_is_an_input_error(kit: Any, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no-training-rows"):
+        go(kit, kit.run_spec(METHODS["plain"]), tmp_path, train_rows=[])
+
+
+def test_fp16_is_refused_for_first_order_methods(kit: Any, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="underflow"):
+        go(kit, kit.run_spec(METHODS["fo-full"], "bf16"), tmp_path, model=kit.llama(torch.float16))
+
+
+def test_a_damaged_checkpoint_is_told(kit: Any, tmp_path: Path) -> None:
+    spec = kit.run_spec(METHODS["low-rank"])
+    with pytest.raises(StoppedBySignal):
+        go(kit, spec, tmp_path, stop_after=4)
+    path = next((tmp_path / "checkpoint-last").glob("weights-*"))
+    path.write_bytes(path.read_bytes()[:-7])
+    with pytest.raises(IntegrityError, match="has lost bytes"):
+        go(kit, spec, tmp_path)
+
+
+def test_a_checkpoint_of_other_base_weights_is_refused(kit: Any, tmp_path: Path) -> None:
+    with pytest.raises(StoppedBySignal):
+        go(kit, kit.run_spec(METHODS["plain"]), tmp_path, stop_after=4)
+    with pytest.raises(IntegrityError, match="another spec"):
+        go(kit, kit.run_spec(METHODS["plain"], seed=4), tmp_path)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_killed_run_goes_on_from_its_last_evaluation(kit: Any, tmp_path: Path, name: str) -> None:
+    class Killed(Exception):
+        pass
+
+    class Killing(kit.Scorer):  # type: ignore[name-defined, misc]
+        def loss(self, batch: Any, objective: str) -> Any:
+            if kill_at is not None and len(read_jsonl(tmp_path / "parts/steps.jsonl")) >= kill_at and len(batch) == 4:
+                raise Killed
+            return super().loss(batch, objective)
+
+    spec = kit.run_spec(METHODS[name], "bf16", steps=7, eval_every=3)
+    _, expected = go(kit, spec, tmp_path / "whole")
+    for kill_at in (2, 5):
+        with pytest.raises(Killed):
+            go(kit, spec, tmp_path / "parts", scorer=Killing)
+        with (tmp_path / "parts/steps.jsonl").open("a") as file:
+            file.write('{"step": 6, "lo')
+    assert same(go(kit, spec, tmp_path / "parts")[1], expected)
+    assert [row["step"] for row in read_jsonl(tmp_path / "parts/steps.jsonl")] == [1, 2, 3, 4, 5, 6, 7]
