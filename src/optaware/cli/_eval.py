@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -16,7 +16,7 @@ def evaluate(
     *,
     task: Annotated[str, Parameter(help="Built-in task or task file.")],
     protocol: Annotated[str, Parameter(help="Split protocol: oat, mezo or free.")] = "oat",
-    split: Annotated[str, Parameter(help="Rows to score: test, dev or train.")] = "test",
+    split: Annotated[Literal["test", "dev", "train"], Parameter(help="Rows to score.")] = "test",
     style: Annotated[str, Parameter(help="Prompt style of the task.")] = "default",
     out: Annotated[Path | None, Parameter(help="Write the predictions here (JSONL).")] = None,
     dtype: Annotated[str, Parameter(help="bf16, fp16 or fp32.")] = "bf16",
@@ -40,7 +40,7 @@ def evaluate(
 
     chosen = get_task(task)
     splits = load_splits(chosen, parse_record(Protocol, {"name": protocol}, "--protocol"), data_dir=data_dir(data))
-    rows = splits.named(split)
+    rows = {"train": splits.train, "dev": splits.dev, "test": splits.test}[split]
     loaded = model_of_run(model, store_at(store)) or load_model(
         parse_record(ModelRef, {"name": model, "dtype": dtype}, "--dtype")
     )

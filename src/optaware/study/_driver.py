@@ -140,7 +140,7 @@ def report_study(graph: StudyGraph, store: Store, failures: dict[str, str] | Non
 
     files = build_report(
         graph.study,
-        [load_report_run(run.path) for run in runs.values()],
+        [load_report_run(store.run_folder(run).path, run) for run in graph.runs],
         [load_report_corpus(path) for path in corpora.values() if (path / "DONE").exists()],
         folder,
         exclusions=reasons,

@@ -57,7 +57,14 @@ def train_one(
         write_json(folder.result, result.to_json())
         folder.write_status(RunStatus(state="done", step=result.steps, steps=spec.schedule.steps, detail=result.detail))
         folder.mark_done()
+        _discard_checkpoints(folder)
     return result
+
+
+def _discard_checkpoints(folder: RunFolder) -> None:
+    from optaware.train import discard_checkpoints
+
+    discard_checkpoints(folder)
 
 
 def training_rows(spec: RunSpec, store: Store, task: Task, splits: Splits) -> list[Example]:
@@ -87,7 +94,7 @@ def _run(
     import torch
 
     from optaware.evaluate import evaluate
-    from optaware.models import OptionScorer, encode, load_model
+    from optaware.models import OptionScorer, encode, load_model, peak_memory_bytes
     from optaware.train import TrainOutcome, train
 
     torch.set_num_threads(spec.threads)
@@ -120,7 +127,18 @@ def _run(
     if isinstance(spec.method, ZeroShot):
         started = time.perf_counter()
         _, dev = evaluate(scorer, encoded(splits.dev), task.loss, None)
-        outcome = TrainOutcome.untrained(dev=dev, eval_s=time.perf_counter() - started)
+        outcome = TrainOutcome(
+            best_step=0,
+            steps=0,
+            forwards=0,
+            skipped=0,
+            train_s=0.0,
+            eval_s=time.perf_counter() - started,
+            step_s_median=None,
+            peak_memory_bytes=0,
+            dev=dev,
+            outcome="done",
+        )
     else:
         outcome = train(
             spec,
@@ -135,6 +153,7 @@ def _run(
         )
     started = time.perf_counter()
     _, test = evaluate(scorer, encoded(splits.test), task.loss, folder.predictions)
+    memory = max(outcome.peak_memory_bytes, peak_memory_bytes(loaded.model))
     _log.info("test accuracy %.4f on %d rows", test.accuracy, test.n)
     return RunResult(
         run_id=folder.run_id,
@@ -148,7 +167,7 @@ def _run(
         train_s=outcome.train_s,
         eval_s=outcome.eval_s + time.perf_counter() - started,
         step_s_median=outcome.step_s_median,
-        peak_memory_bytes=outcome.peak_memory_bytes,
+        peak_memory_bytes=memory,
         model_source=loaded.source,
         model_sha256=loaded.sha256,
         data_source=splits.source,

@@ -1,0 +1,23 @@
+"""How much memory a model took at its peak."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from typing import Any
+
+__all__ = ["peak_memory_bytes"]
+
+
+def peak_memory_bytes(model: Any) -> int:
+    """Peak memory of this process so far, in bytes: on the model's GPU where it is on one, else resident on the host.
+
+    The peak is the process's, so a process that did other work before counts that too; worker processes do one job each.
+    """
+    import torch
+
+    device = next(model.parameters()).device
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
