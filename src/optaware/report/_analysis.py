@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from optaware._io import canonical_json, text_sha256
+from optaware.records import Contrast, Interval, StudySpec
+from optaware.report._arms import Arm, ArmKey, Collected, Scored
+from optaware.stats import PairedTest, crossed_bootstrap, holm, mcnemar, paired_bootstrap, sign_flip_test, wilson
+
+__all__ = ["LEVEL", "Cell", "Comparison", "Family", "cell", "families"]
+
+LEVEL = 0.95
+_ALPHA = 1.0 - LEVEL
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Accuracy of one arm: the mean over its seeds, with its interval; None when no run counts."""
+
+    arm: Arm
+    accuracy: Interval | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One contrast and what may be said of it.
+
+    `verdict` is `higher` or `lower` only when the interval leaves out zero and the corrected p-value is below 0.05:
+    the interval covers other seeds, which the p-value does not, and the correction covers the other comparisons,
+    which the interval does not.
+    """
+
+    contrast: Contrast
+    verdict: Literal["higher", "lower", "open"]
+    unpaired: str = ""
+    """What could not be paired, in words."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """Comparisons that answer one question and are corrected together."""
+
+    key: Literal["baseline", "between", "zero-shot"]
+    title: str
+    comparisons: tuple[Comparison, ...]
+    impossible: tuple[str, ...]
+    """Comparisons for which there are no pairs of runs."""
+
+
+def _generator(*parts: object) -> np.random.Generator:
+    """A generator that depends on what is computed, not on the order in which it is."""
+    return np.random.default_rng(int(text_sha256(canonical_json([str(part) for part in parts]))[:16], 16))
+
+
+def cell(arm: Arm) -> Cell:
+    """Mean accuracy over an arm's seeds: bootstrap over seeds and rows, Wilson's interval when there is one seed."""
+    if not arm.scored:
+        return Cell(arm, None)
+    if len(arm.scored) == 1:
+        only = arm.scored[0]
+        return Cell(arm, wilson(int(only.correct.sum()), len(only.ids), level=LEVEL))
+    ids = _shared(arm.scored)
+    interval = crossed_bootstrap(_matrix(arm.scored, ids), rng=_generator("cell", arm.key), level=LEVEL)
+    clipped = {"low": max(0.0, interval.low), "high": min(1.0, interval.high)}
+    return Cell(arm, interval.model_copy(update=clipped))
+
+
+def _shared(scored: Sequence[Scored]) -> list[str]:
+    common = set(scored[0].ids).intersection(*(item.ids for item in scored[1:]))
+    return sorted(common)
+
+
+def _matrix(scored: Sequence[Scored], ids: Sequence[str]) -> npt.NDArray[np.int8]:
+    """Correctness [seeds, examples], the columns in the order of `ids`."""
+    rows = []
+    for item in scored:
+        place = {example: index for index, example in enumerate(item.ids)}
+        rows.append(item.correct[[place[example] for example in ids]])
+    return np.stack(rows)
+
+
+def families(study: StudySpec, collected: Collected) -> list[Family]:
+    """All comparisons of a study, by question: against the baseline, between rewritings, against zero-shot."""
+    arms = {arm.key: arm for arm in collected.arms}
+    built = [
+        _family("baseline", f"Variants against “{study.baseline}”", _against(arms, lambda key: study.baseline)),
+        _family("between", "Rewritten variants against each other", _between(arms, study.baseline)),
+        _family("zero-shot", "Trained against zero-shot", _against_zero_shot(collected)),
+    ]
+    return [family for family in built if family.comparisons or family.impossible]
+
+
+@dataclass(frozen=True)
+class _Pair:
+    key: ArmKey
+    other: str
+    arm: tuple[Scored, ...]
+    baseline: tuple[Scored, ...]
+    note: str
+
+
+def _pair(arm: Arm, baseline: Arm) -> _Pair:
+    left = {item.run.spec.seed: item for item in arm.scored}
+    right = {item.run.spec.seed: item for item in baseline.scored}
+    seeds = sorted(left.keys() & right.keys())
+    alone = sorted(set(arm.seeds) - set(seeds))
+    note = f"seed {', '.join(map(str, alone))} has no pair" if alone else ""
+    paired = tuple(left[seed] for seed in seeds), tuple(right[seed] for seed in seeds)
+    return _Pair(arm.key, baseline.key.variant, *paired, note)
+
+
+def _against(arms: dict[ArmKey, Arm], other: Callable[[ArmKey], str]) -> list[_Pair]:
+    pairs = []
+    for key, arm in arms.items():
+        variant = other(key)
+        baseline = arms.get(ArmKey(key.model, key.task, key.method, variant))
+        if key.variant != variant and baseline is not None:
+            pairs.append(_pair(arm, baseline))
+    return pairs
+
+
+def _between(arms: dict[ArmKey, Arm], baseline: str) -> list[_Pair]:
+    pairs = []
+    listed = list(arms.items())
+    for index, (key, arm) in enumerate(listed):
+        for other, rival in listed[:index]:
+            same = (key.model, key.task, key.method) == (other.model, other.task, other.method)
+            if same and baseline not in (key.variant, other.variant):
+                pairs.append(_pair(arm, rival))
+    return pairs
+
+
+def _against_zero_shot(collected: Collected) -> list[_Pair]:
+    pairs = []
+    for arm in collected.arms:
+        untrained = collected.zero_shot.get((arm.key.model, arm.key.task))
+        if untrained is not None:
+            # Nothing is drawn in a zero-shot run, so the one run is every seed's partner.
+            pairs.append(_Pair(arm.key, "zero-shot", arm.scored, (untrained,) * len(arm.scored), ""))
+    return pairs
+
+
+def _family(key: Literal["baseline", "between", "zero-shot"], title: str, pairs: Sequence[_Pair]) -> Family:
+    usable, impossible = [], []
+    for pair in pairs:
+        if pair.arm and _shared([*pair.arm, *pair.baseline]):
+            usable.append(pair)
+        else:
+            impossible.append(
+                f"{pair.key.model}, {pair.key.task}, {pair.key.method}: {pair.key.variant} against {pair.other}"
+            )
+    contrasts = [_contrast(pair) for pair in usable]
+    corrected = holm([contrast.p_value if contrast.p_value is not None else 1.0 for contrast in contrasts])
+    comparisons = [
+        _comparison(contrast.model_copy(update={"p_corrected": value}), pair)
+        for contrast, value, pair in zip(contrasts, corrected, usable, strict=True)
+    ]
+    return Family(key, title, tuple(comparisons), tuple(impossible))
+
+
+def _contrast(pair: _Pair) -> Contrast:
+    ids = _shared([*pair.arm, *pair.baseline])
+    arm, baseline = _matrix(pair.arm, ids), _matrix(pair.baseline, ids)
+    rng = _generator("contrast", pair.key, pair.other)
+    test = _test(arm, baseline, rng)
+    return Contrast(
+        arm=pair.key.variant,
+        baseline=pair.other,
+        model=pair.key.model,
+        task=pair.key.task,
+        method=pair.key.method,
+        seeds=tuple(item.run.spec.seed for item in pair.arm),
+        n_examples=len(ids),
+        difference=paired_bootstrap(arm, baseline, rng=rng, level=LEVEL),
+        p_value=test.p_value,
+        p_method=test.method,
+        run_ids=tuple(dict.fromkeys(item.run.run_id for item in (*pair.arm, *pair.baseline))),
+    )
+
+
+def _test(arm: npt.NDArray[np.int8], baseline: npt.NDArray[np.int8], rng: np.random.Generator) -> PairedTest:
+    return mcnemar(arm, baseline) if len(arm) == 1 else sign_flip_test(arm, baseline, rng=rng)
+
+
+def _comparison(contrast: Contrast, pair: _Pair) -> Comparison:
+    difference, p = contrast.difference, contrast.p_corrected
+    verdict: Literal["higher", "lower", "open"] = "open"
+    if p is not None and p < _ALPHA:
+        verdict = "higher" if difference.low > 0 else "lower" if difference.high < 0 else "open"
+    partial = len(contrast.seeds) > 0 and contrast.n_examples < len(pair.arm[0].ids)
+    shared = f"{contrast.n_examples} of {len(pair.arm[0].ids)} test rows are shared" if partial else ""
+    return Comparison(contrast, verdict, "; ".join(part for part in (pair.note, shared) if part))

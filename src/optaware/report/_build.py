@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from optaware._io import write_text
+from optaware.records import StudySpec, short_id
+from optaware.report._arms import collect
+from optaware.report._curves import curve_groups
+from optaware.report._inputs import ReportCorpus, ReportRun
+
+__all__ = ["ReportFiles", "build_report"]
+
+
+@dataclass(frozen=True)
+class ReportFiles:
+    """What was written: `report.html`, `report.md`, and the tables `runs.csv`, `contrasts.csv`, `corpora.csv`."""
+
+    html: Path
+    markdown: Path
+    csv: tuple[Path, ...]
+
+
+def build_report(
+    study: StudySpec,
+    runs: Sequence[ReportRun],
+    corpora: Sequence[ReportCorpus],
+    out: Path,
+    *,
+    exclusions: Mapping[str, str] | None = None,
+) -> ReportFiles:
+    """Write a study's report: one self-contained page, the same in Markdown, and CSV tables.
+
+    A run counts when it is done and its predictions agree with its result; all others are listed with the reason.
+    Two arms are compared on the seeds that both have. The same records give the same bytes.
+
+    Args:
+        study: What was asked for; it gives the order of everything.
+        runs: All runs of the study in any state. Those whose method is `zero-shot` are the untrained models.
+        corpora: Its finished corpora.
+        out: Folder to write to.
+        exclusions: Reasons by run or corpus id, for what could not be run.
+
+    Returns:
+        The paths written.
+
+    Raises:
+        StorageError: A file cannot be written.
+        InputError: A step or evaluation file is malformed.
+    """
+    from optaware.report._plots import curve_panels, forest
+    from optaware.report._render import Plots, render_html, render_markdown
+    from optaware.report._tables import write_tables
+    from optaware.report._view import make_view
+
+    collected = collect(study, runs, exclusions or {})
+    view = make_view(study, short_id(study), collected, runs, corpora)
+    groups = curve_groups(collected.arms, [variant.name for variant in study.variants])
+    plots = Plots(
+        forests={
+            family.key: forest(family.comparisons, f"f-{family.key}") for family in view.families if family.comparisons
+        },
+        curves=tuple((group, tuple(curve_panels(group, f"c{index}"))) for index, group in enumerate(groups)),
+    )
+    tables = write_tables(view, out)
+    links = [path.name for path in tables]
+    markdown, html = out / "report.md", out / "report.html"
+    write_text(markdown, render_markdown(view, links))
+    write_text(html, render_html(view, plots, links))
+    return ReportFiles(html, markdown, tables)

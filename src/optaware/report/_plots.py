@@ -1,0 +1,218 @@
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from optaware.report._analysis import Comparison
+from optaware.report._curves import Curve, CurveGroup
+from optaware.report._words import percent, points, span
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["SERIES", "curve_panels", "dash_of", "forest"]
+
+SERIES = 6
+"""Colours in the style sheet (`--s0` … `--s5`); further variants reuse them with other dashes."""
+
+# Colours that stand for style-sheet variables: matplotlib wants a colour, the page wants one that follows the theme.
+_INK, _MUTED, _GRID = "#00000a", "#00000b", "#00000c"
+_VARIABLES = {_INK: "--ink", _MUTED: "--muted", _GRID: "--line"} | {f"#0000f{i}": f"--s{i}" for i in range(SERIES)}
+_DASHES: tuple[Any, ...] = ("solid", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
+_SVG_DASHES = ("", "7 3", "2 2", "8 3 2 3")
+_MARKERS = "osD^vP"
+
+
+def dash_of(series: int) -> str:
+    """The `stroke-dasharray` of a series, for legends."""
+    return _SVG_DASHES[series % len(_SVG_DASHES)]
+
+
+def _colour(series: int) -> str:
+    return f"#0000f{series % SERIES}"
+
+
+@contextmanager
+def _style(salt: str) -> Iterator[None]:
+    import matplotlib
+
+    settings = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": salt,
+        "font.family": "sans-serif",
+        "font.sans-serif": ["DejaVu Sans"],
+        "font.size": 9,
+        "text.color": _INK,
+        "axes.edgecolor": _MUTED,
+        "axes.labelcolor": _INK,
+        "axes.titlesize": 9.5,
+        "axes.titleweight": "bold",
+        "axes.titlelocation": "left",
+        "axes.linewidth": 0.8,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "xtick.color": _MUTED,
+        "ytick.color": _MUTED,
+        "xtick.labelcolor": _INK,
+        "ytick.labelcolor": _INK,
+        "grid.color": _GRID,
+        "grid.linewidth": 0.6,
+        "axes.formatter.use_mathtext": False,
+        "axes.unicode_minus": True,
+    }
+    with matplotlib.rc_context(settings):
+        yield
+
+
+def forest(comparisons: Sequence[Comparison], salt: str) -> str:
+    """Differences with their intervals, one row each, as SVG text. Filled: a claim; hollow: open."""
+    with _style(salt):
+        from matplotlib.figure import Figure
+
+        rows = len(comparisons)
+        figure = Figure(figsize=(5.2, 0.5 + 0.46 * rows))
+        axes = figure.add_axes((0.03, 0.44 / (0.5 + 0.46 * rows), 0.94, 0.46 * rows / (0.5 + 0.46 * rows)))
+        axes.axvline(0, color=_MUTED, linewidth=1)
+        for row, item in enumerate(comparisons):
+            _forest_row(axes, row, item)
+        low = min(0.0, *(item.contrast.difference.low for item in comparisons)) * 100
+        high = max(0.0, *(item.contrast.difference.high for item in comparisons)) * 100
+        margin = max(0.5, 0.06 * (high - low))
+        axes.set_xlim(low - margin, high + margin)
+        axes.set_ylim(rows - 0.35, -0.75)
+        axes.set_yticks([])
+        axes.spines["left"].set_visible(False)
+        axes.grid(axis="x")
+        axes.set_axisbelow(True)
+        axes.set_xlabel("difference in accuracy, points")
+        text = "; ".join(_in_words(item) for item in comparisons)
+        return _svg(figure, salt, f"Forest plot of {rows} differences with 95 % intervals. {text}.")
+
+
+def _forest_row(axes: Axes, row: int, item: Comparison) -> None:
+    contrast, difference = item.contrast, item.contrast.difference
+    colour = _INK if item.verdict == "open" else _colour(0 if item.verdict == "higher" else 1)
+    y = row + 0.12
+    axes.plot([difference.low * 100, difference.high * 100], [y, y], color=colour, linewidth=2.2)
+    axes.plot(
+        [difference.estimate * 100],
+        [y],
+        marker="o" if item.verdict == "open" else "^" if item.verdict == "higher" else "v",
+        markersize=6.5,
+        markeredgecolor=colour,
+        markeredgewidth=1.5,
+        markerfacecolor="none" if item.verdict == "open" else colour,
+        linestyle="none",
+    )
+    label = f"{contrast.arm} − {contrast.baseline} · {contrast.method} · {contrast.task} · {contrast.model}"
+    label = label if len(label) <= 78 else label[:77] + "…"
+    axes.text(0.0, row - 0.22, _plain(label), transform=axes.get_yaxis_transform(), fontsize=8, va="center")
+
+
+def _in_words(item: Comparison) -> str:
+    contrast, d = item.contrast, item.contrast.difference
+    place = f"{contrast.arm} minus {contrast.baseline}, {contrast.method}, {contrast.task}, {contrast.model}"
+    return f"{place}: {points(d.estimate)} ({span(d.low, d.high)})"
+
+
+def curve_panels(group: CurveGroup, salt: str) -> list[str]:
+    """Training loss, dev loss and dev accuracy against forward passes, each a figure of its own."""
+    panels = [
+        ("Training loss" + (f", mean over {group.window} steps" if group.window > 1 else ""), group.train, 1.0),
+        ("Dev loss", group.dev_loss, 1.0),
+        ("Dev accuracy, %", group.dev_accuracy, 100.0),
+    ]
+    return [
+        _panel(group, title, curves, scale, f"{salt}-{index}")
+        for index, (title, curves, scale) in enumerate(panels)
+        if curves
+    ]
+
+
+def _panel(group: CurveGroup, title: str, curves: Sequence[Curve], scale: float, salt: str) -> str:
+    with _style(salt):
+        from matplotlib.figure import Figure
+        from matplotlib.ticker import EngFormatter, MaxNLocator
+
+        figure = Figure(figsize=(3.7, 2.5))
+        axes = figure.add_axes((0.135, 0.17, 0.835, 0.71))
+        few = max(len(curve.x) for curve in curves) <= 40
+        for curve in curves:
+            y = [value * scale for value in curve.y]
+            dashes = _DASHES[curve.series % len(_DASHES)]
+            axes.plot(
+                curve.x,
+                y,
+                color=_colour(curve.series),
+                linestyle=dashes,
+                linewidth=1.4,
+                alpha=0.9,
+                solid_capstyle="round",
+            )
+            marker = _MARKERS[curve.series % len(_MARKERS)]
+            if few:
+                axes.plot(curve.x, y, linestyle="none", marker=marker, markersize=3, color=_colour(curve.series))
+            if curve.ended:
+                axes.plot(
+                    curve.x[-1:], y[-1:], marker="x", markersize=7, markeredgewidth=1.8, color=_colour(curve.series)
+                )
+        axes.set_title(title)
+        axes.set_xlabel("forward passes (of one batch)")
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+        axes.margins(x=0.02)
+        axes.grid(axis="y")
+        axes.set_axisbelow(True)
+        place = f"{group.method}, {group.model}, {group.task}"
+        return _svg(figure, salt, f"{title} against forward passes; {place}. {_ends(group, curves, scale)}")
+
+
+def _ends(group: CurveGroup, curves: Sequence[Curve], scale: float) -> str:
+    said = []
+    for series, name in group.variants:
+        ends = [curve.y[-1] for curve in curves if curve.series == series]
+        shown = ", ".join(percent(value) if scale > 1 else f"{value:.3f}" for value in ends)
+        said.append(f"{name} ends at {shown or 'no value'}")
+    return "; ".join(said) + "."
+
+
+def _plain(text: str) -> str:
+    """Keep matplotlib from reading dollar signs as mathematics."""
+    return text.replace("$", r"\$")
+
+
+def _svg(figure: Figure, salt: str, description: str) -> str:
+    """The figure as an inline `<svg>`: theme colours, unique ids, no metadata, an accessible name."""
+    from markupsafe import escape
+
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r"<!--.*?-->\n?", "", text, flags=re.DOTALL)
+    for colour, variable in _VARIABLES.items():
+        text = text.replace(colour, f"var({variable})")
+    text = re.sub(r'\bid="([^"]+)"', rf'id="{salt}-\1"', text)
+    text = re.sub(r'(href="#|url\(#)', rf"\g<1>{salt}-", text)
+    text = re.sub(r'\b(?:d|x|y|transform|width|height)="[^"]*"', _rounded, text)
+    text = re.sub(r"font(?:-family)?: [^;\"]*'DejaVu Sans'[^;\"]*", _font_size, text)
+    view = re.search(r'viewBox="[^"]+"', text)
+    attributes = f'{view.group() if view else ""} role="img" aria-label="{escape(description)}"'
+    return f"<svg {attributes}>{text[text.index('>') + 1 :].strip()}"
+
+
+def _rounded(attribute: re.Match[str]) -> str:
+    """Coordinates to a hundredth of a point: half the size, and the same bytes where the last digits differ."""
+    return re.sub(r"-?\d+\.\d{3,}", lambda number: f"{float(number.group()):.2f}", attribute.group())
+
+
+def _font_size(style: re.Match[str]) -> str:
+    size = re.search(r"([\d.]+px)", style.group())
+    weight = "font-weight: bold; " if "bold" in style.group() or "700" in style.group() else ""
+    return f"{weight}font-size: {size.group(1)}" if size else "font-style: normal"

@@ -1,0 +1,136 @@
+"""The CSV tables: one row per run, per comparison and per corpus, in full precision."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from optaware._io import canonical_json, write_text
+from optaware.report._corpora import CorpusView
+from optaware.report._view import RunRow, View
+
+__all__ = ["write_tables"]
+
+_Row = Mapping[str, Any]
+
+
+def write_tables(view: View, out: Path) -> tuple[Path, ...]:
+    """Write `runs.csv`, `contrasts.csv` and `corpora.csv`; a table without rows has its header only."""
+    tables: list[tuple[str, Sequence[str], Iterable[_Row]]] = [
+        ("runs.csv", _RUNS, (_run(row) for row in view.runs)),
+        ("contrasts.csv", _CONTRASTS, _contrasts(view)),
+        ("corpora.csv", _CORPORA, (_corpus(corpus) for corpus in view.corpora)),
+    ]
+    paths = []
+    for name, header, rows in tables:
+        buffer = io.StringIO()
+        writer = csv.DictWriter(buffer, header, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({key: _safe(value) for key, value in row.items()} for row in rows)
+        write_text(out / name, buffer.getvalue())
+        paths.append(out / name)
+    return tuple(paths)
+
+
+def _safe(value: Any) -> Any:
+    """Text that a spreadsheet would run as a formula gets a quote in front."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
+
+
+_RUNS = (
+    *("run_id", "fingerprint", "folder", "model", "revision", "dtype", "task", "variant", "corpus_id", "prompt"),
+    *("method", "seed", "state", "detail", "test_accuracy", "test_loss", "test_n", "dev_accuracy", "dev_loss"),
+    *("best_step", "steps", "forwards", "skipped", "train_s", "eval_s", "step_s_median", "peak_memory_bytes"),
+    *("model_source", "model_sha256", "data_source", "method_config", "schedule"),
+)
+_CONTRASTS = (
+    *("family", "model", "task", "method", "arm", "baseline", "seeds", "n_examples", "difference", "low", "high"),
+    *("level", "interval_method", "p_value", "p_method", "p_corrected", "p_correction", "verdict", "run_ids"),
+)
+_CORPORA = (
+    *("corpus_id", "task", "variant", "rows", "accepted", "rejected", "failed", "identical", "rewriter_accuracy"),
+    *("low", "high", "reaches_accept_at", "accept_at", "reasons", "rewriter", "judge", "rewriter_prompt_id"),
+    *("words_before", "words_after", "calls", "cached_calls", "prompt_tokens", "completion_tokens", "cost_usd"),
+    *("wall_s", "data_source", "licence"),
+)
+
+
+def _run(row: RunRow) -> _Row:
+    run, spec, result = row.run, row.run.spec, row.run.result
+    found: dict[str, Any] = {
+        "run_id": run.run_id,
+        "fingerprint": row.fingerprint,
+        "folder": run.folder.name,
+        "model": spec.model.name,
+        "revision": spec.model.revision,
+        "dtype": spec.model.dtype,
+        "task": spec.data.task,
+        "variant": spec.data.variant,
+        "corpus_id": spec.data.corpus_id,
+        "prompt": spec.data.prompt,
+        "method": row.method,
+        "seed": spec.seed,
+        "state": run.state,
+        "detail": run.detail,
+        "method_config": canonical_json(spec.method.to_json()),
+        "schedule": canonical_json(spec.schedule.to_json()),
+    }
+    if result is not None:
+        dev = result.dev
+        found |= {
+            "test_accuracy": result.test.accuracy,
+            "test_loss": result.test.loss,
+            "test_n": result.test.n,
+            "dev_accuracy": dev.accuracy if dev else None,
+            "dev_loss": dev.loss if dev else None,
+            "data_source": f"{result.data_source.kind}:{result.data_source.location}",
+        }
+        same = ("best_step", "steps", "forwards", "skipped", "train_s", "eval_s", "step_s_median")
+        found |= {name: getattr(result, name) for name in (*same, "peak_memory_bytes", "model_source", "model_sha256")}
+    return found
+
+
+def _contrasts(view: View) -> Iterable[_Row]:
+    for family in view.families:
+        for item in family.comparisons:
+            contrast, difference = item.contrast, item.contrast.difference
+            yield {
+                "family": family.key,
+                "model": contrast.model,
+                "task": contrast.task,
+                "method": contrast.method,
+                "arm": contrast.arm,
+                "baseline": contrast.baseline,
+                "seeds": " ".join(map(str, contrast.seeds)),
+                "n_examples": contrast.n_examples,
+                "difference": difference.estimate,
+                "low": difference.low,
+                "high": difference.high,
+                "level": difference.level,
+                "interval_method": difference.method,
+                "p_value": contrast.p_value,
+                "p_method": contrast.p_method,
+                "p_corrected": contrast.p_corrected,
+                "p_correction": f"Holm over {len(family.comparisons)}",
+                "verdict": item.verdict,
+                "run_ids": " ".join(contrast.run_ids),
+            }
+
+
+def _corpus(view: CorpusView) -> _Row:
+    card = view.corpus.card
+    same = ("corpus_id", "task", "variant", "rows", "accepted", "rejected", "failed", "identical", "rewriter", "judge")
+    more = ("rewriter_prompt_id", "words_before", "words_after", "calls", "cached_calls", "prompt_tokens")
+    last = ("completion_tokens", "cost_usd", "wall_s", "licence")
+    return {name: getattr(card, name) for name in (*same, *more, *last)} | {
+        "rewriter_accuracy": card.rewriter_accuracy,
+        "low": view.accuracy.low if view.accuracy else None,
+        "high": view.accuracy.high if view.accuracy else None,
+        "reaches_accept_at": view.accepted,
+        "accept_at": view.corpus.spec.gate.accept_at,
+        "reasons": canonical_json(dict(view.reasons)),
+        "data_source": f"{card.source.kind}:{card.source.location}",
+    }

@@ -1,0 +1,230 @@
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from optaware._io import canonical_json
+from optaware.records import Record, StudySpec, fingerprint
+from optaware.report._analysis import Cell, Family, cell, families
+from optaware.report._arms import Arm, ArmKey, Collected, Scored, task_name
+from optaware.report._claims import Claim, claim, headline, limits
+from optaware.report._corpora import CorpusView, ExampleView, corpus_view, example_views
+from optaware.report._inputs import ReportCorpus, ReportRun
+
+__all__ = ["AccuracyRow", "AccuracyTable", "Cost", "Machine", "RunRow", "View", "make_view"]
+
+
+@dataclass(frozen=True)
+class AccuracyRow:
+    """One model and method: a cell per variant (None where the study has no such arm)."""
+
+    model: str
+    method: str
+    cells: tuple[Cell | None, ...]
+    marks: tuple[str, ...]
+    """Per variant: `higher`, `lower` or nothing, against the baseline after correction."""
+
+
+@dataclass(frozen=True)
+class AccuracyTable:
+    """Accuracies of one task."""
+
+    task: str
+    rows_tested: int | None
+    rows: tuple[AccuracyRow, ...]
+    zero_shot: tuple[tuple[str, Cell], ...]
+    majority: float | None
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one arm took."""
+
+    key: ArmKey
+    run_ids: tuple[str, ...]
+    peak_memory_bytes: int
+    train_s: float
+    eval_s: float
+    step_s: float | None
+    forwards: tuple[int, int]
+    steps: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """One run in the run table."""
+
+    run: ReportRun
+    method: str
+    fingerprint: str
+    config: str
+    schedule: str
+
+
+@dataclass(frozen=True)
+class Machine:
+    """One environment and the runs made in it."""
+
+    facts: tuple[tuple[str, str], ...]
+    run_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class View:
+    """All that the templates show."""
+
+    study: StudySpec
+    study_id: str
+    headline: str
+    claims: tuple[tuple[Family, tuple[Claim, ...]], ...]
+    limits: tuple[str, ...]
+    tables: tuple[AccuracyTable, ...]
+    families: tuple[Family, ...]
+    collected: Collected
+    corpora: tuple[CorpusView, ...]
+    examples: tuple[ExampleView, ...]
+    costs: tuple[Cost, ...]
+    machines: tuple[Machine, ...]
+    runs: tuple[RunRow, ...]
+
+    @property
+    def finished(self) -> int:
+        """Runs that count."""
+        return sum(row.run.state == "done" for row in self.runs)
+
+
+def make_view(
+    study: StudySpec, study_id: str, collected: Collected, runs: Sequence[ReportRun], corpora: Sequence[ReportCorpus]
+) -> View:
+    """Work out all numbers of the report."""
+    found = families(study, collected)
+    cells = {arm.key: cell(arm) for arm in collected.arms}
+    corpus_views = [corpus_view(corpus) for corpus in corpora]
+    return View(
+        study=study,
+        study_id=study_id,
+        headline=headline(study, found, collected),
+        claims=tuple((family, tuple(claim(item) for item in family.comparisons)) for family in found),
+        limits=tuple(limits(study, found, collected, list(cells.values()), corpus_views)),
+        tables=tuple(_table(task, study, collected, cells, found) for task in collected.tasks),
+        families=tuple(found),
+        collected=collected,
+        corpora=tuple(corpus_views),
+        examples=tuple(example for corpus in corpora for example in example_views(corpus)),
+        costs=tuple(_costs(collected)),
+        machines=tuple(_machines(runs)),
+        runs=tuple(_run_row(run, collected) for run in _in_order(runs, collected)),
+    )
+
+
+def _table(
+    task: str, study: StudySpec, collected: Collected, cells: Mapping[ArmKey, Cell], found: Iterable[Family]
+) -> AccuracyTable:
+    verdicts = {
+        (item.contrast.model, item.contrast.task, item.contrast.method, item.contrast.arm): item.verdict
+        for family in found
+        if family.key == "baseline"
+        for item in family.comparisons
+    }
+    variants = [variant.name for variant in study.variants]
+    places = list(dict.fromkeys((key.model, key.method) for key in cells if key.task == task))
+    rows = tuple(
+        AccuracyRow(
+            model,
+            method,
+            tuple(cells.get(ArmKey(model, task, method, variant)) for variant in variants),
+            tuple(verdicts.get((model, task, method, variant), "") for variant in variants),
+        )
+        for model, method in places
+    )
+    untrained = tuple(
+        (model, cell(_zero_shot_arm(model, task, collected.zero_shot[model, task])))
+        for model in collected.models
+        if (model, task) in collected.zero_shot
+    )
+    return AccuracyTable(task, collected.rows.get(task), rows, untrained, collected.majority.get(task))
+
+
+def _zero_shot_arm(model: str, task: str, scored: Scored) -> Arm:
+    return Arm(ArmKey(model, task, "zero-shot", "none"), (scored,), (), ())
+
+
+def _costs(collected: Collected) -> list[Cost]:
+    arms = [_zero_shot_arm(model, task, scored) for (model, task), scored in collected.zero_shot.items()]
+    costs = []
+    for arm in [*arms, *collected.arms]:
+        results = [item.run.result for item in arm.scored if item.run.result is not None]
+        if not results:
+            continue
+        medians = [result.step_s_median for result in results if result.step_s_median is not None]
+        costs.append(
+            Cost(
+                key=arm.key,
+                run_ids=tuple(item.run.run_id for item in arm.scored),
+                peak_memory_bytes=max(result.peak_memory_bytes for result in results),
+                train_s=median(result.train_s for result in results),
+                eval_s=median(result.eval_s for result in results),
+                step_s=median(medians) if medians else None,
+                forwards=(min(result.forwards for result in results), max(result.forwards for result in results)),
+                steps=(min(result.steps for result in results), max(result.steps for result in results)),
+            )
+        )
+    order = {task: index for index, task in enumerate(collected.tasks)}
+    return sorted(costs, key=lambda cost: order[cost.key.task])
+
+
+def _machines(runs: Sequence[ReportRun]) -> list[Machine]:
+    grouped: dict[str, list[ReportRun]] = {}
+    for run in runs:
+        if run.environment:
+            grouped.setdefault(canonical_json(dict(run.environment)), []).append(run)
+    return [
+        Machine(tuple(_facts(members[0].environment)), tuple(run.run_id for run in members))
+        for members in grouped.values()
+    ]
+
+
+def _facts(environment: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    for name, value in environment.items():
+        if isinstance(value, Mapping):
+            yield name, ", ".join(f"{key} {version}" for key, version in value.items() if version is not None)
+        elif value is not None:
+            yield name, str(value)
+
+
+def _in_order(runs: Sequence[ReportRun], collected: Collected) -> list[ReportRun]:
+    tasks = {task: index for index, task in enumerate(collected.tasks)}
+    models = {model: index for index, model in enumerate(collected.models)}
+    arms = {arm.key: index for index, arm in enumerate(collected.arms)}
+
+    def place(run: ReportRun) -> tuple[int, int, int, int, str]:
+        key = collected.labels.get(run.run_id)
+        if key is None:
+            return (len(tasks), 0, 0, run.spec.seed, run.run_id)
+        return (tasks[key.task], models[key.model], arms.get(key, -1), run.spec.seed, run.run_id)
+
+    return sorted({run.run_id: run for run in runs}.values(), key=place)
+
+
+def _run_row(run: ReportRun, collected: Collected) -> RunRow:
+    key = collected.labels.get(run.run_id)
+    return RunRow(
+        run=run,
+        method=key.method if key else run.spec.method.name,
+        fingerprint=fingerprint(run.spec),
+        config=_settings(run.spec.method, ("name",)),
+        schedule=_settings(run.spec.schedule),
+    )
+
+
+def _settings(record: Record, without: tuple[str, ...] = ()) -> str:
+    """The fields of a record as `name value` pairs, None left out."""
+    pairs = [(name, value) for name, value in record.to_json().items() if name not in without and value is not None]
+    return ", ".join(f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in pairs)
+
+
+def run_task(run: ReportRun) -> str:
+    """The task's short name, for the run table."""
+    return task_name(run.spec.data.task)
