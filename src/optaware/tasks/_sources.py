@@ -59,7 +59,7 @@ def load_pools(task: Task, data_dir: Path | None) -> Pools:
         f"rows of task {task.name}",
         "no source has them: " + "; ".join(tried),
         f"Give a data directory (--data-dir or OPTAWARE_DATA_DIR) that holds {task.data_folder}/train.jsonl and "
-        f"{task.data_folder}/validation.jsonl, or set OPTAWARE_USE_HUB=1.",
+        f"{task.data_folder}/validation.jsonl, or install `datasets` and set OPTAWARE_USE_HUB=1.",
     )
 
 
@@ -107,7 +107,9 @@ def _from_asset(task: Task, tried: list[str]) -> Pools | None:
             tried.append(f"the packaged {name} cannot be had ({error.problems[0].why})")
             return None
         files |= _split_files(folder)
-    return _from_files(task, files, "package", ", ".join(f"{name}/{task.data_folder}" for name in task.assets))
+    pools = _from_files(task, files, "package", ", ".join(f"{name}/{task.data_folder}" for name in task.assets))
+    pools.notes += [task.asset_note] if task.asset_note else []
+    return pools
 
 
 def _split_files(folder: Path) -> dict[str, Path]:
@@ -155,6 +157,10 @@ def _with_titles(
         )
         return rows
     by_index = {row.get("idx", number): row.get("title") for number, (_, row) in enumerate(titles)}
+    for number in range(len(rows)):
+        if not by_index.get(number):
+            why, advice = f"row {number} has no title there", "Use the titles that belong to the file, or remove them."
+            problems.add("titles-differ", titles_path.name, why, advice, str(titles_path))
     return [(line, {**row, "title": by_index.get(number)}) for number, (line, row) in enumerate(rows)]
 
 

