@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from optaware.records._base import Record
+from optaware.records.chat import Usage
 
 __all__ = [
     "AutomaticCheck",
@@ -65,6 +66,13 @@ class RenderedExample(Record):
     label: int
 
 
+class ParseFailure(Record):
+    """A reply that does not have the form that was asked for: counted, never guessed at."""
+
+    raw: str
+    why: str
+
+
 class Candidate(Record):
     """One attempt at rewriting the span of one example."""
 
@@ -78,15 +86,12 @@ class Candidate(Record):
     """The reply as it came; None when the call failed."""
     text: str | None
     """The rewritten span taken from the reply; None when there is none to take."""
+    failure: ParseFailure | None = None
+    """Why there is none to take, when there was a reply."""
     error: str | None = None
+    """Why there was no reply: `code: words`."""
     cached: bool = False
-
-
-class ParseFailure(Record):
-    """A reply that does not have the form that was asked for: counted, never guessed at."""
-
-    raw: str
-    why: str
+    usage: Usage = Usage()
 
 
 class AutomaticCheck(Record):
@@ -121,6 +126,7 @@ class Verdict(Record):
     error: str | None = None
     raw_reply: str | None = None
     cached: bool = False
+    usage: Usage = Usage()
 
 
 class Decision(Record):

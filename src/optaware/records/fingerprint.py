@@ -14,7 +14,9 @@ LEFT_OUT: dict[str, dict[str, str]] = {
     "RunSpec": {
         "keep_weights": "decides what stays on disk afterwards, not what is computed",
     },
-    "CorpusSpec": {},
+    "CorpusSpec": {
+        "template": "a path; the content behind it is hashed as rewriter_prompt_id",
+    },
     "StudySpec": {
         "workers": "how many runs go on at once does not change any of them",
         "report": "the report is rebuilt from records",

@@ -44,6 +44,9 @@ class CorpusSpec(Record):
     judge: ChatModelRef
     rewriter_prompt_id: str
     judge_prompt_ids: dict[str, str]
+    template: str = "oat"
+    """Where the rewriter's prompt comes from: a built-in name or the path of a Jinja file. `rewriter_prompt_id` is its
+    content, and the only thing that counts."""
     gate: GateSpec = GateSpec()
     rows_sha256: str
     """Hash over the ids and fields of the training rows."""

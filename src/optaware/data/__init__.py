@@ -1,0 +1,29 @@
+"""Stage "data": rewrite the training rows, check and judge the rewrites, let through what passes (OAT-Rephrase).
+
+Importing this loads neither torch nor a template engine.
+"""
+
+from optaware.data._build import OnProgress, build_corpus
+from optaware.data._checks import BLOCKING, run_checks
+from optaware.data._corpus import load_corpus, load_user_corpus, make_corpus_spec, rows_sha256
+from optaware.data._parse import parse_rewrite, parse_verdict
+from optaware.data._preview import preview
+from optaware.data._prompts import PromptIds, judge_prompts, prompt_ids, rewriter_prompt
+
+__all__ = [
+    "BLOCKING",
+    "OnProgress",
+    "PromptIds",
+    "build_corpus",
+    "judge_prompts",
+    "load_corpus",
+    "load_user_corpus",
+    "make_corpus_spec",
+    "parse_rewrite",
+    "parse_verdict",
+    "preview",
+    "prompt_ids",
+    "rewriter_prompt",
+    "rows_sha256",
+    "run_checks",
+]
