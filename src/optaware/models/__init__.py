@@ -1,0 +1,57 @@
+"""Causal language models: load, encode, score answer options, generate; and a tiny one for tests.
+
+Names are imported when they are first used, so that importing this package does not import torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from optaware.models._encode import EncodedExample, encode
+    from optaware.models._generate import Generation, generate
+    from optaware.models._load import LoadedModel, list_model_names, load_model
+    from optaware.models._memory import peak_memory_bytes
+    from optaware.models._scoring import Objective, OptionScorer
+    from optaware.models._tiny import tiny_model
+
+__all__ = [
+    "EncodedExample",
+    "Generation",
+    "LoadedModel",
+    "Objective",
+    "OptionScorer",
+    "encode",
+    "generate",
+    "list_model_names",
+    "load_model",
+    "peak_memory_bytes",
+    "tiny_model",
+]
+
+_HOMES = {
+    "EncodedExample": "_encode",
+    "Generation": "_generate",
+    "LoadedModel": "_load",
+    "Objective": "_scoring",
+    "OptionScorer": "_scoring",
+    "encode": "_encode",
+    "generate": "_generate",
+    "list_model_names": "_load",
+    "load_model": "_load",
+    "peak_memory_bytes": "_memory",
+    "tiny_model": "_tiny",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])
