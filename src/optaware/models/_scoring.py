@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
@@ -13,6 +11,7 @@ from torch import Tensor, nn
 
 from optaware.errors import InputError
 from optaware.models._encode import EncodedExample
+from optaware.models._introspect import attention_window, evaluating, forward_arguments, tolerance, unwrap
 from optaware.models._layout import Layout, Tree, lay_out, option_means, tree_mask
 from optaware.records import Prediction, Score
 
@@ -20,7 +19,6 @@ __all__ = ["Objective", "OptionScorer"]
 
 Objective = Literal["options", "language-model"]
 
-_TOLERANCE = {torch.float64: 1e-8, torch.float32: 2e-4, torch.float16: 3e-2, torch.bfloat16: 2e-1}
 _MOST_LOGITS = 1 << 27
 
 
@@ -52,16 +50,15 @@ class OptionScorer:
     def __init__(self, model: nn.Module, tokenizer: Any) -> None:
         self.model = model
         self.tokenizer = tokenizer
-        core: Any = _unwrap(model)
-        self._arguments = frozenset(inspect.signature(core.forward).parameters)
-        config = core.config.get_text_config()
-        self._vocabulary: int = config.vocab_size
+        core = unwrap(model)
+        self._arguments = forward_arguments(model)
+        self._vocabulary: int = core.config.get_text_config().vocab_size
         self._attention: str = getattr(core.config, "_attn_implementation", None) or "eager"
-        self._window = _attention_window(config)
+        self._window = attention_window(model)
         special = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
         self._pad = next(token for token in special if token is not None)
         self.batching: Literal["tree", "rows", "single"] = "single"
-        with evaluating(model), torch.no_grad():
+        with evaluating(model):
             self._probe(core)
 
     @property
@@ -105,7 +102,7 @@ class OptionScorer:
         on that by rounding only.
         """
         results: list[list[float]] = [[] for _ in examples]
-        with evaluating(self.model), torch.no_grad():
+        with evaluating(self.model):
             for indices in self._buckets(examples, tokens_per_batch):
                 scores = self.option_logprobs([examples[index] for index in indices]).tolist()
                 for index, row in zip(indices, scores, strict=True):
@@ -206,9 +203,9 @@ class OptionScorer:
         trees = _probe_trees(self._vocabulary)
         rows: list[Tree] = [(prompt, (option,)) for prompt, options in trees for option in options]
         reference = self._run(core, rows, True).squeeze(1)
-        tolerance = _TOLERANCE.get(next(core.parameters()).dtype, 2e-1)
+        allowed = tolerance(core)
         padded = self._run(core, rows, False).squeeze(1)
-        if not _close(padded, reference, tolerance):
+        if not _close(padded, reference, allowed):
             return
         self.batching = "rows"
         if self._attention not in ("sdpa", "eager"):
@@ -221,41 +218,9 @@ class OptionScorer:
         present = scores > -torch.inf
         # Other options must not be felt at all. With equal shapes rounding is equal too, so this check is sharp in
         # any precision, while the agreement with single rows can only be as sharp as the dtype.
-        unfelt = _close(changed[:, 1:][present[:, 1:]], scores[:, 1:][present[:, 1:]], tolerance / 20)
-        if unfelt and _close(scores[present], reference, tolerance):
+        unfelt = _close(changed[:, 1:][present[:, 1:]], scores[:, 1:][present[:, 1:]], allowed / 20)
+        if unfelt and _close(scores[present], reference, allowed):
             self.batching = "tree"
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put the model in evaluation mode for a block; each module gets its own mode back."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
-
-
-def _unwrap(model: nn.Module) -> nn.Module:
-    """The Hugging Face model inside DistributedDataParallel and PEFT wrappers."""
-    if isinstance(model, nn.parallel.DistributedDataParallel):
-        return _unwrap(model.module)
-    get_base_model = getattr(model, "get_base_model", None)
-    return get_base_model() if callable(get_base_model) else model
-
-
-def _attention_window(config: Any) -> int | None:
-    """Positions within which all layers see everything earlier; None without such a limit.
-
-    A 4D mask replaces the window of sliding or chunked layers, so wider rows must not be trees.
-    """
-    kinds = getattr(config, "layer_types", None)
-    local = kinds is None or any(kind not in (None, "full_attention") for kind in kinds)
-    sliding = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
-    limits = [limit for limit in (sliding, getattr(config, "attention_chunk_size", None)) if limit]
-    return min(limits) if local and limits else None
 
 
 def _probe_trees(vocabulary: int) -> list[Tree]:
