@@ -148,8 +148,8 @@ class ReplyCache:
         try:
             with os.scandir(self.folder) as entries:
                 found = [(entry.name, entry.stat().st_size) for entry in entries if _SEGMENT.match(entry.name)]
-        except FileNotFoundError:
-            return
+        except (FileNotFoundError, NotADirectoryError):
+            return  # `put` will create the folder, or say why it cannot
         for name, size in sorted(found):
             if name not in self._readers:
                 with storage_errors(self.folder / name):
