@@ -55,7 +55,7 @@ def choose(task: Task, protocol: Protocol, sizes: Mapping[str, int]) -> Chosen:
             "split-missing",
             f"protocol {protocol.name} for task {task.name}",
             f"it needs the split {' and '.join(missing)}, and this source has only {_listed(sizes)}",
-            "Give a data directory with the full data set (or OPTAWARE_USE_HUB=1 and `datasets`), or use protocol free.",
+            "Give a data directory with the full data set (or `datasets` and OPTAWARE_USE_HUB=1), or protocol free.",
         )
     return _oat(task, pools, sizes) if protocol.name == "oat" else _mezo(task, pools, sizes, protocol.seed)
 
