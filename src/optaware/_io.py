@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from optaware.errors import InputError, Problem, ProblemList, StorageError
+from optaware.errors import InputError, OptawareError, Problem, ProblemList, StorageError
 
 __all__ = [
     "JsonlAppender",
@@ -68,7 +68,7 @@ def storage_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if isinstance(error, StorageError):
+        if isinstance(error, OptawareError):  # an IntegrityError is an OSError too
             raise
         advice = {
             errno.ENOSPC: "Free some space or choose another folder, then run the same command again; it resumes.",
