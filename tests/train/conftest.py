@@ -108,7 +108,7 @@ def run_spec(
     )
 
 
-@pytest.fixture()
+@pytest.fixture
 def kit() -> Any:
     """The helpers above, as one namespace (test modules cannot import each other)."""
 

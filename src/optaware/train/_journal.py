@@ -105,12 +105,15 @@ class Journal:
         self._path = path
         self._queries = header.queries
         with storage_errors(path):
-            if steps:
-                self._file: BinaryIO = path.open("r+b", buffering=0)
-                self._keep(header, steps)
-            else:
-                self._file = path.open("wb", buffering=0)
-                self._file.write(header.pack())
+            self._file: BinaryIO = path.open("r+b" if steps else "wb", buffering=0)
+            try:
+                if steps:
+                    self._keep(header, steps)
+                else:
+                    self._file.write(header.pack())
+            except BaseException:
+                self._file.close()
+                raise
 
     def _keep(self, header: JournalHeader, steps: int) -> None:
         end = HEADER.size + 4 * header.queries * steps

@@ -6,18 +6,20 @@ from hashlib import blake2b
 
 import torch
 
+from optaware._io import canonical_json
+
 __all__ = ["derive_seed", "generator"]
 
 
 def derive_seed(*parts: int | str) -> int:
-    """A 64-bit seed that is a function of `parts` alone (BLAKE2b of their unambiguous encoding).
+    """A 64-bit seed that is a function of `parts` alone (BLAKE2b of their canonical JSON).
 
     Nothing is carried from one draw to the next, so any draw can be made again, alone and in any order.
 
     >>> derive_seed(0, "probe", 3) == derive_seed(0, "probe", 3) != derive_seed("0", "probe", 3)
     True
     """
-    text = "\x1f".join(f"{type(part).__name__}:{part}" for part in parts)
+    text = canonical_json(parts)
     return int.from_bytes(blake2b(text.encode("utf-8"), digest_size=8).digest(), "little")
 
 

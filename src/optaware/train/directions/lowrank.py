@@ -115,6 +115,12 @@ class LowRank:
             )
         self._checked = True
 
+    def written_out(self, seed: int) -> dict[str, Tensor]:
+        """z(seed) as dense tensors by parameter name, with V as it now is: for checks against other implementations."""
+        self._draw(seed)
+        dense = {matrix.site.name: matrix.product() for matrix in self.matrices}
+        return dense | {vector.site.name: vector.drawn.clone() for vector in self.vectors}
+
     def move(self, seed: int, amount: float) -> None:
         """`θ ← θ + amount·z(seed)`, in the fp32 factors."""
         self._draw(seed)
