@@ -109,15 +109,19 @@ def _first_words(store: Store, spec: RunSpec | CorpusSpec) -> str:
         result = store.run_folder(spec).read_result()
         trained = f", {result.steps} steps" if result.steps else ""
         return (
-            f"       {spec.data.task}, {spec.method.name} on {spec.data.variant}, seed {spec.seed}{trained}: "
+            f"       {_task_name(spec.data.task)}, {spec.method.name} on {spec.data.variant}, seed {spec.seed}{trained}: "
             f"test accuracy {100 * result.test.accuracy:.1f} % of {result.test.n} rows"
         )
     path = store.corpus_folder(spec) / "card.json"
     card = parse_record(DatasetCard, read_json(path), str(path))
     return (
-        f"       {card.task}, {card.variant}: {card.accepted} of {card.rows} rewrites accepted "
+        f"       {_task_name(card.task)}, {card.variant}: {card.accepted} of {card.rows} rewrites accepted "
         f"({100 * card.rewriter_accuracy:.1f} %), {card.rejected} rejected, {card.failed} failed"
     )
+
+
+def _task_name(task: str) -> str:
+    return Path(task).stem if task.endswith((".yaml", ".yml")) else task
 
 
 def _print_summary(graph: StudyGraph, store: Store) -> None:
@@ -125,7 +129,8 @@ def _print_summary(graph: StudyGraph, store: Store) -> None:
     for spec in graph.runs:
         folder = store.run_folder(spec)
         if folder.is_done:
-            key = (spec.model.name, spec.data.task, spec.method.name, spec.data.variant)
+            model = spec.model.name.rstrip("/").rsplit("/", 1)[-1]
+            key = (model, _task_name(spec.data.task), spec.method.name, spec.data.variant)
             groups.setdefault(key, []).append(100 * folder.read_result().test.accuracy)
     rows = [
         [*key, f"{sum(values) / len(values):.1f}", ", ".join(f"{value:.1f}" for value in values)]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from optaware.errors import InputError, ProblemList
 from optaware.records import (
     CorpusSpec,
     DataRef,
+    Example,
     MethodArm,
     ModelRef,
     RunSpec,
@@ -78,7 +80,9 @@ def _corpora(
     return found
 
 
-def _corpus(study: StudySpec, task: Task, name: str, variant: VariantSpec, rows: object) -> CorpusSpec | None:
+def _corpus(
+    study: StudySpec, task: Task, name: str, variant: VariantSpec, rows: Sequence[Example]
+) -> CorpusSpec | None:
     if variant.template is None:
         return None
     if study.rewriter is None:

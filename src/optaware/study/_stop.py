@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 from optaware.execute import PARENT_VARIABLE
 
@@ -21,7 +22,7 @@ def stop_requests() -> Iterator[Callable[[], bool]]:
     """
     asked = threading.Event()
     parent = os.environ.get(PARENT_VARIABLE)
-    previous: dict[int, object] = {}
+    previous: dict[signal.Signals, Any] = {}
 
     def handle(number: int, frame: FrameType | None) -> None:
         if asked.is_set():
@@ -36,4 +37,4 @@ def stop_requests() -> Iterator[Callable[[], bool]]:
         yield lambda: asked.is_set() or (parent is not None and os.getppid() != int(parent))
     finally:
         for number, handler in previous.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
+            signal.signal(number, handler)

@@ -64,7 +64,7 @@ def train_one(
 def _discard_checkpoints(folder: RunFolder) -> None:
     from optaware.train import discard_checkpoints
 
-    discard_checkpoints(folder)
+    discard_checkpoints(folder.path)
 
 
 def training_rows(spec: RunSpec, store: Store, task: Task, splits: Splits) -> list[Example]:
