@@ -49,7 +49,10 @@ def read_mark(folder: Path) -> dict[str, Any] | None:
         mark = read_json(folder / MARK)
     except (InputError, OSError):
         return None
-    return mark if isinstance(mark, dict) and isinstance(mark.get("files"), dict) else None
+    files = mark.get("files") if isinstance(mark, dict) else None
+    if not isinstance(files, dict) or not all(isinstance(facts, dict) for facts in files.values()):
+        return None
+    return dict(mark)
 
 
 def finished_folder(spec: AssetSpec, root: Path) -> Path | None:
@@ -63,7 +66,7 @@ def finished_folder(spec: AssetSpec, root: Path) -> Path | None:
         return None
     for name, facts in mark["files"].items():
         path = folder / name
-        if not path.is_file() or path.stat().st_size != facts["bytes"]:
+        if not path.is_file() or path.stat().st_size != facts.get("bytes"):
             return None
     return folder
 

@@ -38,6 +38,14 @@ class PullEvent:
     total: int
     detail: str = ""
 
+    def __str__(self) -> str:
+        if self.stage == "done":
+            return f"{self.asset}: ready"
+        if self.stage == "fetch":
+            return f"{self.asset}: fetched {self.done}/{self.total} ({self.detail})"
+        verb = {"check": "checked", "convert": "converted"}[self.stage]
+        return f"{self.asset}: {verb} {self.done / 1e6:.0f} of {self.total / 1e6:.0f} MB"
+
 
 Progress = Callable[[PullEvent], None]
 
@@ -90,13 +98,7 @@ def _make(spec: AssetSpec, work: Path, tell: Progress) -> Path:
     if spec.recipe == "gguf":
         from optaware.assets._gguf import convert_gguf
 
-        path = spec.files[0].path
-        convert_gguf(
-            raw / path,
-            out,
-            tied=spec.tied,
-            progress=lambda done, total: tell(PullEvent(spec.name, "convert", done, total, path)),
-        )
+        convert_gguf(raw / spec.files[0].path, out, tied=spec.tied, progress=_tenths(spec, tell))
     elif spec.recipe == "rows":
         from optaware.assets._rows import build_rows
 
@@ -106,6 +108,19 @@ def _make(spec: AssetSpec, work: Path, tell: Progress) -> Path:
             (out / file.path).parent.mkdir(parents=True, exist_ok=True)
             (raw / file.path).replace(out / file.path)
     return out
+
+
+def _tenths(spec: AssetSpec, tell: Progress) -> Callable[[int, int], None]:
+    """Pass on the first report of each tenth; a model has hundreds of weights."""
+    told = -1
+
+    def report(done: int, total: int) -> None:
+        nonlocal told
+        if (tenth := 10 * done // total) > told:
+            told = tenth
+            tell(PullEvent(spec.name, "convert", done, total, spec.files[0].path))
+
+    return report
 
 
 def _fetch_missing(spec: AssetSpec, work: Path, raw: Path, tell: Progress) -> None:
