@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from optaware._io import text_sha256, write_json, write_jsonl, write_text
+from optaware._io import dumps, text_sha256
 from optaware.records import (
     AutomaticCheck,
     ChatModelRef,
@@ -37,6 +37,21 @@ from optaware.records import (
     ZeroShot,
     short_id,
 )
+
+
+def write_text(path, text):
+    # Not optaware's own writers: their fsyncs are most of the time that these tests would take.
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, "utf-8")
+
+
+def write_json(path, value):
+    write_text(path, dumps(value))
+
+
+def write_jsonl(path, rows):
+    write_text(path, "".join(dumps(row) + "\n" for row in rows))
+
 
 SCRIPT = "<script>alert('x')</script> & \"quotes\" | pipes | `ticks` ${dollar} {{ 7*7 }}"
 SOURCE = DataSource(kind="data-dir", location="sst2/train.jsonl", sha256={"train": "ab" * 32})

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -37,6 +37,10 @@ class Comparison:
 
     contrast: Contrast
     verdict: Literal["higher", "lower", "open"]
+    place: str
+    """Method, model and task in words; the model only where the study has several."""
+    disagreement: float
+    """Share of pairs of predictions of which exactly one is right."""
     unpaired: str = ""
     """What could not be paired, in words."""
 
@@ -88,9 +92,9 @@ def families(study: StudySpec, collected: Collected) -> list[Family]:
     """All comparisons of a study, by question: against the baseline, between rewritings, against zero-shot."""
     arms = {arm.key: arm for arm in collected.arms}
     built = [
-        _family("baseline", f"Variants against “{study.baseline}”", _against(arms, lambda key: study.baseline)),
-        _family("between", "Rewritten variants against each other", _between(arms, study.baseline)),
-        _family("zero-shot", "Trained against zero-shot", _against_zero_shot(collected)),
+        _family("baseline", f"Variants against “{study.baseline}”", _against(arms, study.baseline), collected),
+        _family("between", "Rewritten variants against each other", _between(arms, study.baseline), collected),
+        _family("zero-shot", "Trained against zero-shot", _against_zero_shot(collected), collected),
     ]
     return [family for family in built if family.comparisons or family.impossible]
 
@@ -109,15 +113,15 @@ def _pair(arm: Arm, baseline: Arm) -> _Pair:
     right = {item.run.spec.seed: item for item in baseline.scored}
     seeds = sorted(left.keys() & right.keys())
     alone = sorted(set(arm.seeds) - set(seeds))
-    note = f"seed {', '.join(map(str, alone))} has no pair" if alone else ""
+    missing = ", ".join(map(str, alone))
+    note = (f"seed {missing} has no pair" if len(alone) == 1 else f"seeds {missing} have no pair") if alone else ""
     paired = tuple(left[seed] for seed in seeds), tuple(right[seed] for seed in seeds)
     return _Pair(arm.key, baseline.key.variant, *paired, note)
 
 
-def _against(arms: dict[ArmKey, Arm], other: Callable[[ArmKey], str]) -> list[_Pair]:
+def _against(arms: dict[ArmKey, Arm], variant: str) -> list[_Pair]:
     pairs = []
     for key, arm in arms.items():
-        variant = other(key)
         baseline = arms.get(ArmKey(key.model, key.task, key.method, variant))
         if key.variant != variant and baseline is not None:
             pairs.append(_pair(arm, baseline))
@@ -145,19 +149,24 @@ def _against_zero_shot(collected: Collected) -> list[_Pair]:
     return pairs
 
 
-def _family(key: Literal["baseline", "between", "zero-shot"], title: str, pairs: Sequence[_Pair]) -> Family:
+def _place(key: ArmKey, collected: Collected) -> str:
+    parts = (key.method, key.model, key.task) if len(collected.models) > 1 else (key.method, key.task)
+    return ", ".join(parts)
+
+
+def _family(
+    key: Literal["baseline", "between", "zero-shot"], title: str, pairs: Sequence[_Pair], collected: Collected
+) -> Family:
     usable, impossible = [], []
     for pair in pairs:
         if pair.arm and _shared([*pair.arm, *pair.baseline]):
             usable.append(pair)
         else:
-            impossible.append(
-                f"{pair.key.model}, {pair.key.task}, {pair.key.method}: {pair.key.variant} against {pair.other}"
-            )
+            impossible.append(f"{_place(pair.key, collected)}: {pair.key.variant} against {pair.other}")
     contrasts = [_contrast(pair) for pair in usable]
     corrected = holm([contrast.p_value if contrast.p_value is not None else 1.0 for contrast in contrasts])
     comparisons = [
-        _comparison(contrast.model_copy(update={"p_corrected": value}), pair)
+        _comparison(contrast.model_copy(update={"p_corrected": value}), pair, _place(pair.key, collected))
         for contrast, value, pair in zip(contrasts, corrected, usable, strict=True)
     ]
     return Family(key, title, tuple(comparisons), tuple(impossible))
@@ -187,11 +196,14 @@ def _test(arm: npt.NDArray[np.int8], baseline: npt.NDArray[np.int8], rng: np.ran
     return mcnemar(arm, baseline) if len(arm) == 1 else sign_flip_test(arm, baseline, rng=rng)
 
 
-def _comparison(contrast: Contrast, pair: _Pair) -> Comparison:
+def _comparison(contrast: Contrast, pair: _Pair, place: str) -> Comparison:
     difference, p = contrast.difference, contrast.p_corrected
     verdict: Literal["higher", "lower", "open"] = "open"
     if p is not None and p < _ALPHA:
         verdict = "higher" if difference.low > 0 else "lower" if difference.high < 0 else "open"
-    partial = len(contrast.seeds) > 0 and contrast.n_examples < len(pair.arm[0].ids)
-    shared = f"{contrast.n_examples} of {len(pair.arm[0].ids)} test rows are shared" if partial else ""
-    return Comparison(contrast, verdict, "; ".join(part for part in (pair.note, shared) if part))
+    most = max(len(item.ids) for item in (*pair.arm, *pair.baseline))
+    shared = f"{contrast.n_examples} of {most} test rows are shared" if contrast.n_examples < most else ""
+    ids = _shared([*pair.arm, *pair.baseline])
+    disagreement = float((_matrix(pair.arm, ids) != _matrix(pair.baseline, ids)).mean())
+    unpaired = "; ".join(part for part in (pair.note, shared) if part)
+    return Comparison(contrast, verdict, place, disagreement, unpaired)

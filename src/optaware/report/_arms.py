@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +10,7 @@ import numpy.typing as npt
 from optaware.errors import InputError
 from optaware.records import MethodArm, ModelRef, RunSpec, StudySpec
 from optaware.report._inputs import ReportRun
-from optaware.report._words import short_reason
+from optaware.report._words import percent, short_reason
 
 __all__ = ["Arm", "ArmKey", "Collected", "LeftOut", "Scored", "collect"]
 
@@ -74,8 +74,10 @@ class Collected:
     left_out: tuple[LeftOut, ...]
     models: tuple[str, ...]
     tasks: tuple[str, ...]
-    labels: dict[str, ArmKey] = field(default_factory=dict)
+    labels: dict[str, ArmKey]
     """The arm of every run that belongs to the study, by run id."""
+    runs: tuple[ReportRun, ...]
+    """Every run once, in the order of the study and in the state that it counts as."""
 
 
 def model_names(models: Sequence[ModelRef]) -> dict[ModelRef, str]:
@@ -113,8 +115,9 @@ def collect(study: StudySpec, runs: Sequence[ReportRun], exclusions: Mapping[str
         checked.append(run)
     keys = {run.run_id: key for run in checked if (key := _key(study, run.spec, names, tasks)) is not None}
     arms = _arms(study, checked, scored, keys, names, tasks)
+    checked = _in_order(checked, keys, arms, tuple(tasks.values()))
     zero_shot: dict[tuple[str, str], Scored] = {}
-    for run in sorted(checked, key=lambda run: (run.spec.seed, run.run_id)):
+    for run in checked:
         key = keys.get(run.run_id)
         if key is not None and key.method == "zero-shot" and run.run_id in scored:
             zero_shot.setdefault((key.model, key.task), scored[run.run_id])
@@ -127,6 +130,7 @@ def collect(study: StudySpec, runs: Sequence[ReportRun], exclusions: Mapping[str
         models=tuple(names.values()),
         tasks=tuple(tasks.values()),
         labels=keys,
+        runs=tuple(checked),
     )
 
 
@@ -193,6 +197,20 @@ def _arms(
     return tuple(arms)
 
 
+def _in_order(
+    runs: Sequence[ReportRun], keys: Mapping[str, ArmKey], arms: Sequence[Arm], tasks: Sequence[str]
+) -> list[ReportRun]:
+    """By task, then zero-shot before the arms as the study lists them; runs of no arm last."""
+    places = {arm.key: index for index, arm in enumerate(arms)}
+
+    def place(run: ReportRun) -> tuple[int, int, int, str]:
+        key = keys.get(run.run_id)
+        task = tasks.index(key.task) if key else len(tasks)
+        return task, places.get(key, -1) if key else 0, run.spec.seed, run.run_id
+
+    return sorted(runs, key=place)
+
+
 def _left_out(
     runs: Sequence[ReportRun], keys: Mapping[str, ArmKey], arms: Sequence[Arm], exclusions: Mapping[str, str]
 ) -> tuple[LeftOut, ...]:
@@ -205,7 +223,8 @@ def _left_out(
             found.append(LeftOut(run.spec.slug, "not in the study", "no arm of the study matches its spec", run.run_id))
             continue
         if run.state == "diverged" and run.result is not None:
-            why = f"{short_reason(run.detail) or 'no usable loss'} (stopped at step {run.result.steps})"
+            stopped = f"stopped at step {run.result.steps}, test accuracy then {percent(run.result.test.accuracy)} %"
+            why = f"{short_reason(run.detail) or 'no usable loss'} ({stopped}, not counted)"
         found.append(LeftOut(run.spec.slug, run.state, why, run.run_id))
     for arm in arms:
         seen = {item.run.spec.seed for item in arm.scored} | {run.spec.seed for run in arm.others}

@@ -55,7 +55,7 @@ def build_report(
     from optaware.report._view import make_view
 
     collected = collect(study, runs, exclusions or {})
-    view = make_view(study, short_id(study), collected, runs, corpora)
+    view = make_view(study, short_id(study), collected, corpora)
     groups = curve_groups(collected.arms, [variant.name for variant in study.variants])
     plots = Plots(
         forests={

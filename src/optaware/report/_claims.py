@@ -1,15 +1,20 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from statistics import median
+from typing import TypeVar
 
 from optaware.records import StudySpec
 from optaware.report._analysis import Cell, Comparison, Family
 from optaware.report._arms import Collected
 from optaware.report._corpora import CorpusView
-from optaware.report._words import p_value, percent, points, span
+from optaware.report._words import number, p_value, percent, points, span
+from optaware.stats import rows_needed
 
 __all__ = ["Claim", "claim", "headline", "limits"]
+
+_N = TypeVar("_N", int, float)
 
 
 @dataclass(frozen=True)
@@ -28,15 +33,15 @@ def claim(comparison: Comparison) -> Claim:
     contrast, difference = comparison.contrast, comparison.contrast.difference
     size = points(difference.estimate)
     if size == "0.0":
-        way = f"the same as {_words(contrast.baseline)} (0.0 points)"
+        way = f"0.0 points from {_words(contrast.baseline)}"
     else:
         amount, side = percent(abs(difference.estimate)), "above" if difference.estimate > 0 else "below"
         unit = "point" if amount == "1.0" else "points"
         way = f"{amount} {unit} {side} {_words(contrast.baseline)}"
-    what = f"{contrast.arm} data" if contrast.baseline == "zero-shot" else contrast.arm
+    what = f"training on {contrast.arm}" if contrast.baseline == "zero-shot" else contrast.arm
     seen = (
-        f"training on {what} is {way} (95 % interval {span(difference.low, difference.high)}; "
-        f"p {_p(contrast.p_value)}, corrected {_p(contrast.p_corrected)})"
+        f"{what} is {way} (95 % interval {span(difference.low, difference.high)}; "
+        f"p{_p(contrast.p_value)}, corrected{_p(contrast.p_corrected)})"
     )
     verdict = {
         "higher": "higher, on this task and at this size",
@@ -45,8 +50,7 @@ def claim(comparison: Comparison) -> Claim:
     }[comparison.verdict]
     if comparison.unpaired:
         verdict += f" ({comparison.unpaired})"
-    place = f"{contrast.method}, {contrast.model}, {contrast.task}"
-    return Claim(place, seen, verdict, comparison.verdict, contrast.run_ids)
+    return Claim(comparison.place, seen, verdict, comparison.verdict, contrast.run_ids)
 
 
 def _words(baseline: str) -> str:
@@ -55,7 +59,8 @@ def _words(baseline: str) -> str:
 
 def _p(value: float | None) -> str:
     text = p_value(value)
-    return text if text.startswith("<") else f"= {text}"
+    joined = text if text.startswith("<") else f"= {text}"
+    return f"\u00a0{joined}".replace(" ", "\u00a0")
 
 
 def headline(study: StudySpec, found: Sequence[Family], collected: Collected) -> str:
@@ -78,11 +83,45 @@ def headline(study: StudySpec, found: Sequence[Family], collected: Collected) ->
         return (
             f"None of the {total} comparisons {against} shows a difference that this study can tell from chance. "
             "That is not evidence of no difference: the intervals below say how large a gain or loss remains possible."
+            + _between(found)
         )
-    counted = " and ".join(part for part in (f"{up} higher" * bool(up), f"{down} lower" * bool(down)) if part)
+    seen = [item for item in main.comparisons if item.verdict != "open"]
+    named = "; ".join(_short(item) for item in seen[:_NAMED])
+    more = f"; and {len(seen) - _NAMED} more, below" if len(seen) > _NAMED else ""
     rest = total - up - down
     open_ones = f" For the other {rest} the data allow no claim either way." if rest else ""
-    return f"Of {total} comparisons {against}, {counted}, after correction for the number of comparisons.{open_ones}"
+    return (
+        f"Of {total} comparisons {against}, {_are(up)} higher and {_are(down)} lower, after correction for the number "
+        f"of comparisons: {named}{more}.{open_ones}{_between(found)}"
+    )
+
+
+_NAMED = 4
+
+
+def _are(n: int) -> str:
+    return {0: "none is", 1: "1 is"}.get(n, f"{n} are")
+
+
+def _short(item: Comparison) -> str:
+    difference = item.contrast.difference
+    size = f"{points(difference.estimate)} points, interval {span(difference.low, difference.high)}"
+    return f"{item.contrast.arm} with {item.place} ({size})"
+
+
+def _between(found: Sequence[Family]) -> str:
+    """What the rewritings say of each other: it is there that a control shows whether the rewriting itself matters."""
+    family = next((family for family in found if family.key == "between"), None)
+    if family is None or not family.comparisons:
+        return ""
+    total = len(family.comparisons)
+    seen = [item for item in family.comparisons if item.verdict != "open"]
+    if not seen:
+        return " Between the rewritten variants themselves, no difference can be told from chance."
+    return (
+        f" Between the rewritten variants themselves, {len(seen)} of {total} "
+        f"{'comparison' if total == 1 else 'comparisons'} {'shows' if len(seen) == 1 else 'show'} a difference."
+    )
 
 
 def limits(
@@ -96,14 +135,7 @@ def limits(
     said = [_seeds(study)]
     comparisons = [comparison for family in found if family.key == "baseline" for comparison in family.comparisons]
     if comparisons:
-        halves = [(item.contrast.difference.high - item.contrast.difference.low) / 2 for item in comparisons]
-        rows = sorted({item.contrast.n_examples for item in comparisons})
-        sizes = f"{rows[0]}" if len(rows) == 1 else f"{rows[0]} to {rows[-1]}"
-        widths = percent(min(halves)) if len(halves) == 1 else f"{percent(min(halves))} to {percent(max(halves))}"
-        said.append(
-            f"With {sizes} test rows the intervals reach ±{widths} points around the differences from the baseline; "
-            "smaller effects cannot be told from chance here."
-        )
+        said += _sizes(comparisons)
         said.append(
             "The p-values ask whether these trained models differ on further test rows; they do not cover other seeds. "
             "The intervals do when there are two or more seeds. A difference is claimed only where both agree."
@@ -125,6 +157,37 @@ def limits(
         "settings in the run table; nothing here speaks of others."
     )
     return said
+
+
+def _sizes(comparisons: Sequence[Comparison]) -> list[str]:
+    """How small an effect could have been seen, and what it would take to see two points."""
+    halves = [(item.contrast.difference.high - item.contrast.difference.low) / 2 for item in comparisons]
+    rows = {item.contrast.n_examples for item in comparisons}
+    said = [
+        f"The 95 % intervals of the differences from the baseline reach {_range(halves, percent)} points to either "
+        f"side ({_range(rows, str)} test rows); smaller effects cannot be told from chance here."
+    ]
+    if len({len(item.contrast.seeds) for item in comparisons} & {2}):
+        said.append(
+            "Where only two seeds are paired, two values say so little about the spread between seeds that the "
+            "interval can be very wide."
+        )
+    needed = rows_needed(_WANTED, max(_WANTED, median(item.disagreement for item in comparisons)))
+    said.append(
+        f"Paired runs differ in what they get right on {_range([item.disagreement for item in comparisons], percent)} "
+        f"% of the test rows. At the median of that, seeing a difference of {percent(_WANTED, 0)} points with 80 % "
+        f"power takes about {number(round(needed, 2 - len(str(needed))))} test rows per pair of runs, before any "
+        "correction or spread between seeds."
+    )
+    return said
+
+
+_WANTED = 0.02
+
+
+def _range(values: Iterable[_N], show: Callable[[_N], str]) -> str:
+    low, high = show(min(values := list(values))), show(max(values))
+    return low if low == high else f"{low} to {high}"
 
 
 def _seeds(study: StudySpec) -> str:

@@ -9,22 +9,10 @@ from optaware.report._inputs import ReportCorpus
 from optaware.report._words import Part, percent, word_diff
 from optaware.stats import wilson
 
-__all__ = ["CorpusView", "ExampleView", "corpus_view", "example_views"]
+__all__ = ["CorpusView", "ExampleView", "corpus_view"]
 
-_SHOWN = {"accepted": 20, "rejected": 30, "failed": 10}
+_SHOWN = {"rejected": 16, "failed": 4, "accepted": 12}
 """Examples shown per corpus, by outcome; the page would grow without bound otherwise."""
-
-
-@dataclass(frozen=True)
-class CorpusView:
-    """One corpus's counts with what follows from them."""
-
-    corpus: ReportCorpus
-    title: str
-    accuracy: Interval | None
-    accepted: bool
-    verdict: str
-    reasons: tuple[tuple[str, int], ...]
 
 
 @dataclass(frozen=True)
@@ -43,12 +31,25 @@ class ExampleView:
     attempts: int
 
 
+@dataclass(frozen=True)
+class CorpusView:
+    """One corpus's counts with what follows from them."""
+
+    corpus: ReportCorpus
+    title: str
+    accuracy: Interval | None
+    accepted: bool
+    verdict: str
+    reasons: tuple[tuple[str, int], ...]
+    examples: tuple[ExampleView, ...]
+
+
 def corpus_view(corpus: ReportCorpus) -> CorpusView:
     """Rewriter accuracy with Wilson's interval, and whether the corpus reaches the share that the study asks for."""
     card, gate = corpus.card, corpus.spec.gate
     title = f"{task_name(card.task)}, {card.variant}"
     if not card.rows:
-        return CorpusView(corpus, title, None, False, "the corpus has no rows.", ())
+        return CorpusView(corpus, title, None, False, "the corpus has no rows.", (), ())
     kept = card.rows - card.accepted
     share, wanted = percent(card.rewriter_accuracy), percent(gate.accept_at, 0)
     accepted = card.rewriter_accuracy >= gate.accept_at
@@ -60,10 +61,12 @@ def corpus_view(corpus: ReportCorpus) -> CorpusView:
             f"{card.rows} training rows are the original ones, so runs on this corpus test a mixture."
         )
     reasons = tuple(sorted(card.reasons.items(), key=lambda item: (-item[1], item[0])))
-    return CorpusView(corpus, title, wilson(card.accepted, card.rows), accepted, verdict, reasons)
+    return CorpusView(
+        corpus, title, wilson(card.accepted, card.rows), accepted, verdict, reasons, tuple(_examples(corpus))
+    )
 
 
-def example_views(corpus: ReportCorpus) -> list[ExampleView]:
+def _examples(corpus: ReportCorpus) -> list[ExampleView]:
     """Some rows of each outcome, evenly spread over the corpus."""
     chosen: list[ExampleView] = []
     for outcome, most in _SHOWN.items():

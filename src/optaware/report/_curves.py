@@ -13,8 +13,8 @@ from optaware.report._inputs import ReportRun
 __all__ = ["Curve", "CurveGroup", "curve_groups"]
 
 _MOST_POINTS = 120
-_WINDOWS = 40
-"""The training loss is averaged over this fraction of the run (1/40), as single batches are too noisy to read."""
+_WINDOWS = 20
+"""The training loss is averaged over this fraction of the run (1/20), as single batches are too noisy to read."""
 
 
 @dataclass(frozen=True)

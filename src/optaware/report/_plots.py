@@ -20,8 +20,10 @@ SERIES = 6
 """Colours in the style sheet (`--s0` … `--s5`); further variants reuse them with other dashes."""
 
 # Colours that stand for style-sheet variables: matplotlib wants a colour, the page wants one that follows the theme.
-_INK, _MUTED, _GRID = "#00000a", "#00000b", "#00000c"
-_VARIABLES = {_INK: "--ink", _MUTED: "--muted", _GRID: "--line"} | {f"#0000f{i}": f"--s{i}" for i in range(SERIES)}
+_INK, _MUTED, _GRID, _PAPER, _UP, _DOWN = (f"#00000{digit}" for digit in "abcdef")
+_VARIABLES = {_INK: "--ink", _MUTED: "--muted", _GRID: "--line", _PAPER: "--paper", _UP: "--up", _DOWN: "--down"} | {
+    f"#0000f{i}": f"--s{i}" for i in range(SERIES)
+}
 _DASHES: tuple[Any, ...] = ("solid", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
 _SVG_DASHES = ("", "7 3", "2 2", "8 3 2 3")
 _MARKERS = "osD^vP"
@@ -95,7 +97,7 @@ def forest(comparisons: Sequence[Comparison], salt: str) -> str:
 
 def _forest_row(axes: Axes, row: int, item: Comparison) -> None:
     contrast, difference = item.contrast, item.contrast.difference
-    colour = _INK if item.verdict == "open" else _colour(0 if item.verdict == "higher" else 1)
+    colour = {"higher": _UP, "lower": _DOWN, "open": _INK}[item.verdict]
     y = row + 0.12
     axes.plot([difference.low * 100, difference.high * 100], [y, y], color=colour, linewidth=2.2)
     axes.plot(
@@ -108,15 +110,18 @@ def _forest_row(axes: Axes, row: int, item: Comparison) -> None:
         markerfacecolor="none" if item.verdict == "open" else colour,
         linestyle="none",
     )
-    label = f"{contrast.arm} − {contrast.baseline} · {contrast.method} · {contrast.task} · {contrast.model}"
+    label = f"{contrast.arm} − {contrast.baseline}, {item.place}"
     label = label if len(label) <= 78 else label[:77] + "…"
-    axes.text(0.0, row - 0.22, _plain(label), transform=axes.get_yaxis_transform(), fontsize=8, va="center")
+    # The label's own ground keeps grid lines out of the letters.
+    ground = {"facecolor": _PAPER, "edgecolor": "none", "pad": 1.5}
+    axes.text(
+        0.0, row - 0.25, _plain(label), transform=axes.get_yaxis_transform(), fontsize=9, va="center", bbox=ground
+    )
 
 
 def _in_words(item: Comparison) -> str:
     contrast, d = item.contrast, item.contrast.difference
-    place = f"{contrast.arm} minus {contrast.baseline}, {contrast.method}, {contrast.task}, {contrast.model}"
-    return f"{place}: {points(d.estimate)} ({span(d.low, d.high)})"
+    return f"{contrast.arm} minus {contrast.baseline}, {item.place}: {points(d.estimate)} ({span(d.low, d.high)})"
 
 
 def curve_panels(group: CurveGroup, salt: str) -> list[str]:
@@ -141,8 +146,9 @@ def _panel(group: CurveGroup, title: str, curves: Sequence[Curve], scale: float,
         figure = Figure(figsize=(3.7, 2.5))
         axes = figure.add_axes((0.135, 0.17, 0.835, 0.71))
         few = max(len(curve.x) for curve in curves) <= 40
+        top = _top(curves) * scale
         for curve in curves:
-            y = [value * scale for value in curve.y]
+            y = [min(value * scale, top) for value in curve.y]
             dashes = _DASHES[curve.series % len(_DASHES)]
             axes.plot(
                 curve.x,
@@ -170,6 +176,14 @@ def _panel(group: CurveGroup, title: str, curves: Sequence[Curve], scale: float,
         axes.set_axisbelow(True)
         place = f"{group.method}, {group.model}, {group.task}"
         return _svg(figure, salt, f"{title} against forward passes; {place}. {_ends(group, curves, scale)}")
+
+
+def _top(curves: Sequence[Curve]) -> float:
+    """Where the plot ends upwards: a diverged run may leave it, so that the others can be read."""
+    steady = [value for curve in curves if not curve.ended for value in curve.y]
+    if not steady:
+        return max(value for curve in curves for value in curve.y)
+    return max(steady) + 0.3 * (max(steady) - min(steady))
 
 
 def _ends(group: CurveGroup, curves: Sequence[Curve], scale: float) -> str:

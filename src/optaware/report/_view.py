@@ -10,7 +10,7 @@ from optaware.records import Record, StudySpec, fingerprint
 from optaware.report._analysis import Cell, Family, cell, families
 from optaware.report._arms import Arm, ArmKey, Collected, Scored, task_name
 from optaware.report._claims import Claim, claim, headline, limits
-from optaware.report._corpora import CorpusView, ExampleView, corpus_view, example_views
+from optaware.report._corpora import CorpusView, corpus_view
 from optaware.report._inputs import ReportCorpus, ReportRun
 
 __all__ = ["AccuracyRow", "AccuracyTable", "Cost", "Machine", "RunRow", "View", "make_view"]
@@ -84,7 +84,6 @@ class View:
     families: tuple[Family, ...]
     collected: Collected
     corpora: tuple[CorpusView, ...]
-    examples: tuple[ExampleView, ...]
     costs: tuple[Cost, ...]
     machines: tuple[Machine, ...]
     runs: tuple[RunRow, ...]
@@ -94,10 +93,13 @@ class View:
         """Runs that count."""
         return sum(row.run.state == "done" for row in self.runs)
 
+    @property
+    def has_examples(self) -> bool:
+        """Whether any corpus has rows to show."""
+        return any(corpus.examples for corpus in self.corpora)
 
-def make_view(
-    study: StudySpec, study_id: str, collected: Collected, runs: Sequence[ReportRun], corpora: Sequence[ReportCorpus]
-) -> View:
+
+def make_view(study: StudySpec, study_id: str, collected: Collected, corpora: Sequence[ReportCorpus]) -> View:
     """Work out all numbers of the report."""
     found = families(study, collected)
     cells = {arm.key: cell(arm) for arm in collected.arms}
@@ -112,10 +114,9 @@ def make_view(
         families=tuple(found),
         collected=collected,
         corpora=tuple(corpus_views),
-        examples=tuple(example for corpus in corpora for example in example_views(corpus)),
         costs=tuple(_costs(collected)),
-        machines=tuple(_machines(runs)),
-        runs=tuple(_run_row(run, collected) for run in _in_order(runs, collected)),
+        machines=tuple(_machines(collected.runs)),
+        runs=tuple(_run_row(run, collected) for run in collected.runs),
     )
 
 
@@ -192,20 +193,6 @@ def _facts(environment: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
             yield name, ", ".join(f"{key} {version}" for key, version in value.items() if version is not None)
         elif value is not None:
             yield name, str(value)
-
-
-def _in_order(runs: Sequence[ReportRun], collected: Collected) -> list[ReportRun]:
-    tasks = {task: index for index, task in enumerate(collected.tasks)}
-    models = {model: index for index, model in enumerate(collected.models)}
-    arms = {arm.key: index for index, arm in enumerate(collected.arms)}
-
-    def place(run: ReportRun) -> tuple[int, int, int, int, str]:
-        key = collected.labels.get(run.run_id)
-        if key is None:
-            return (len(tasks), 0, 0, run.spec.seed, run.run_id)
-        return (tasks[key.task], models[key.model], arms.get(key, -1), run.spec.seed, run.run_id)
-
-    return sorted({run.run_id: run for run in runs}.values(), key=place)
 
 
 def _run_row(run: ReportRun, collected: Collected) -> RunRow:

@@ -105,7 +105,7 @@ def sign_flip_test(
     means = difference.mean(axis=0 if unit == "examples" else 1)
     what = f"sign flip over {means.size} {unit if means.size != 1 else unit[:-1]}"
     if unit == "examples" and difference.shape[0] > 1:
-        what += f", each averaged over {difference.shape[0]} seeds"
+        what += f" × {difference.shape[0]} seeds"
     moving = means[means != 0.0]
     if moving.size == 0:
         return PairedTest(1.0, 1.0, f"{what}, no unit differs")

@@ -1,0 +1,107 @@
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from optaware._io import read_jsonl
+from optaware.records import short_id
+from optaware.stats import mcnemar, wilson
+
+
+def _rows(path):
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def contrasts(report):
+    return _rows(report.csv[1])
+
+
+def _correct(disk, **wanted):
+    found = {}
+    for folder, spec in disk.runs:
+        have = {"task": spec.data.task, "variant": spec.data.variant, "method": spec.method.name}
+        if all(have[name] == value for name, value in wanted.items()) and (folder / "predictions.jsonl").exists():
+            rows = sorted(read_jsonl(folder / "predictions.jsonl"), key=lambda row: row["example_id"])
+            found[spec.seed] = np.array([row["label"] == row["predicted"] for row in rows], dtype=float)
+    return found
+
+
+def test_contrasts_are_paired_differences_of_the_predictions(disk, contrasts):
+    arm, baseline = (_correct(disk, task="sst2", variant=name, method="mezo") for name in ("oat", "original"))
+    (row,) = [
+        row
+        for row in contrasts
+        if (row["family"], row["task"], row["method"], row["arm"]) == ("baseline", "sst2", "MeZO low-rank", "oat")
+    ]
+    difference = np.mean([arm[seed] - baseline[seed] for seed in (0, 1, 2)])
+    assert float(row["difference"]) == pytest.approx(difference)
+    assert float(row["low"]) < difference < float(row["high"])
+    assert row["seeds"] == "0 1 2"
+    assert row["n_examples"] == "400"
+    assert len(row["run_ids"].split()) == 6
+
+
+def test_a_lone_pair_is_tested_by_mcnemar(disk, contrasts):
+    # Seed 1 of paraphrase failed and seed 2 of oat diverged on copa: the two share seed 0 alone.
+    (row,) = [
+        row for row in contrasts if row["family"] == "between" and row["task"] == "copa" and "MeZO" in row["method"]
+    ]
+    arm, baseline = (_correct(disk, task="copa", variant=name, method="mezo")[0] for name in ("oat", "paraphrase"))
+    assert row["seeds"] == "0"
+    assert float(row["p_value"]) == pytest.approx(mcnemar(arm, baseline).p_value)
+    assert "McNemar" in row["p_method"]
+
+
+def test_families_are_whole_and_corrected(contrasts):
+    sizes = {
+        family: sum(row["family"] == family for row in contrasts) for family in ("baseline", "between", "zero-shot")
+    }
+    assert sizes == {"baseline": 8, "between": 4, "zero-shot": 12}
+    for row in contrasts:
+        assert float(row["p_value"]) <= float(row["p_corrected"]) <= 1
+        claimed = row["verdict"] != "open"
+        clear = (float(row["low"]) > 0 or float(row["high"]) < 0) and float(row["p_corrected"]) < 0.05
+        assert claimed == clear
+    assert {row["verdict"] for row in contrasts} == {"higher", "open"}
+
+
+def test_accuracies_and_lines_of_reference(disk, report):
+    text = report.markdown.read_text("utf-8")
+    runs = _correct(disk, task="sst2", variant="oat", method="mezo")
+    per_seed = " · ".join(f"{100 * runs[seed].mean():.1f}" for seed in (0, 1, 2))
+    assert f"); {per_seed} |" in text
+    zero = _correct(disk, task="copa", method="zero-shot")[0]
+    interval = wilson(int(zero.sum()), len(zero))
+    assert f"{100 * zero.mean():.1f} ({100 * interval.low:.1f} to {100 * interval.high:.1f})" in text
+    assert "| most frequent label | | 56.0 |" in text
+
+
+def test_what_is_left_out_is_said(disk, report):
+    text = report.markdown.read_text("utf-8")
+    assert "MemoryError: cannot allocate 3.2 GiB" in text
+    assert "25 steps without a finite loss (stopped at step 333, test accuracy then" in text
+    assert "1 diverged run is left out" in text
+    assert "seed 1 failed" in text
+    assert "seed 2 diverged" in text
+    assert "36 of 38 runs finished" in text
+
+
+def test_rewriter_accuracy_and_its_limit(report):
+    by_name = {(row["task"], row["variant"]): row for row in _rows(report.csv[2])}
+    poor = by_name["copa", "paraphrase"]
+    assert poor["reaches_accept_at"] == "False"
+    assert float(poor["rewriter_accuracy"]) == pytest.approx(109 / 128)
+    assert float(poor["low"]) == pytest.approx(wilson(109, 128).low)
+    assert json.loads(poor["reasons"]) == {"judge: meaning not the same": 17, "reply without a rewrite": 2}
+    text = report.markdown.read_text("utf-8")
+    assert "only 85.2 % of rewrites were accepted, below the 90 % that the study asks for. 19 of 128" in text
+
+
+def test_run_table_names_fingerprints_and_guards_formulas(disk, report):
+    rows = _rows(report.csv[0])
+    assert {row["run_id"] for row in rows} == {short_id(spec) for _, spec in disk.runs}
+    assert all(row["fingerprint"].startswith(row["run_id"]) and row["folder"].startswith(row["run_id"]) for row in rows)
+    assert not any(value.startswith(("=", "+", "@")) for row in rows for value in row.values())
