@@ -89,7 +89,11 @@ def changed(index: int, **values: Any) -> Callable[[list[Prediction], Score], tu
         (lambda found, score: (found[:1], score), "predictions-inconsistent"),
         (lambda found, score: (found, score.model_copy(update={"accuracy": 1.0})), "predictions-inconsistent"),
         (lambda found, score: (found, score.model_copy(update={"n": 3})), "predictions-inconsistent"),
-        (changed(0, predicted=0), "predictions-inconsistent"),
+        # Both swapped: as many are right as before, so only the scores tell.
+        (
+            lambda found, score: changed(1, predicted=0)(*changed(0, predicted=0)(found, score)),
+            "predictions-inconsistent",
+        ),
         (changed(0, label=1), "predictions-inconsistent"),
         (changed(1, scores=(-3.0, -1.0)), "predictions-inconsistent"),
         (changed(1, scores=(-3.0, float("nan"), -1.0)), "score-not-finite"),
