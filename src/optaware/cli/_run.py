@@ -108,10 +108,8 @@ def _first_words(store: Store, spec: RunSpec | CorpusSpec) -> str:
     if isinstance(spec, RunSpec):
         result = store.run_folder(spec).read_result()
         trained = f", {result.steps} steps" if result.steps else ""
-        return (
-            f"       {_task_name(spec.data.task)}, {spec.method.name} on {spec.data.variant}, seed {spec.seed}{trained}: "
-            f"test accuracy {100 * result.test.accuracy:.1f} % of {result.test.n} rows"
-        )
+        what = f"{_task_name(spec.data.task)}, {spec.method.name} on {spec.data.variant}, seed {spec.seed}{trained}"
+        return f"       {what}: test accuracy {100 * result.test.accuracy:.1f} % of {result.test.n} rows"
     path = store.corpus_folder(spec) / "card.json"
     card = parse_record(DatasetCard, read_json(path), str(path))
     return (

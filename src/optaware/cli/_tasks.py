@@ -52,10 +52,26 @@ def show(
     splits = load_splits(chosen, parse_record(Protocol, {"name": protocol}, "--protocol"), data_dir=data_dir(data))
     shown = [chosen.render(example, style=style).to_json() for example in splits.train[:rows]]
     sizes = {"train": len(splits.train), "dev": len(splits.dev), "test": len(splits.test)}
+    facts = {
+        "task": chosen.name,
+        "title": chosen.title,
+        "prompt_styles": list(chosen.prompt_styles),
+        "sizes": sizes,
+        "majority_share": round(splits.majority_share("test"), 4),
+        "drawn_from": splits.drawn_from,
+        "overlap": splits.overlap,
+        "notes": list(splits.notes),
+        "source": splits.source.to_json(),
+    }
     if json:
-        print_json({"task": chosen.name, "sizes": sizes, "source": splits.source.to_json(), "rows": shown})
+        print_json({**facts, "rows": shown})
         return 0
-    print(f"{chosen.name}: {sizes['train']} train, {sizes['dev']} dev, {sizes['test']} test ({splits.source.kind})")
+    print(f"{chosen.name}: {chosen.title}")
+    print(f"  {sizes['train']} train, {sizes['dev']} dev, {sizes['test']} test rows ({splits.source.kind})")
+    print(f"  majority class {100 * splits.majority_share('test'):.1f} % of the test rows")
+    print(f"  prompt styles: {', '.join(chosen.prompt_styles)}")
+    for note in splits.notes:
+        print(f"  {note}")
     for row in shown:
         print(f"--- {row['id']}\n{row['prompt']}")
         for index, option in enumerate(row["options"]):

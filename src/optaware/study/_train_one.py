@@ -116,6 +116,9 @@ def _run(
             "parameters": sum(parameter.numel() for parameter in loaded.model.parameters()),
             "data_source": splits.source.to_json(),
             "rows": {"train": len(train_examples), "dev": len(splits.dev), "test": len(splits.test)},
+            "drawn_from": splits.drawn_from,
+            "overlap": splits.overlap,
+            "notes": list(splits.notes),
         },
     )
     scorer = OptionScorer(loaded.model, loaded.tokenizer)
