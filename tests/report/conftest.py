@@ -134,12 +134,12 @@ def write_corpus(disk, task, variant, *, rows=128, rejected=9, failed=2):
             .replace("never", "do not ever")
         )
         rewritten = rewritten if rewritten != original else f"Overall, {original}"
-        outcome, reason, checks = "accepted", "checks passed, judge: same", ()
+        outcome, reason, checks = "accepted", "accepted", ()
         if row < rejected:
-            outcome, reason = "rejected", "judge: meaning not the same"
+            outcome, reason = "rejected", "judge:meaning"
             checks = (AutomaticCheck(name="negation", passed=False, blocking=False, detail="“never” is gone"),)
         elif row < rejected + failed:
-            outcome, reason, rewritten = "failed", "reply without a rewrite", None
+            outcome, reason, rewritten = "failed", "reply:no-text", None
         if row == 0:
             original, rewritten, reason = (
                 f"A {SCRIPT} sentence.",
@@ -158,7 +158,7 @@ def write_corpus(disk, task, variant, *, rows=128, rejected=9, failed=2):
             )
         )
     accepted = rows - rejected - failed
-    reasons = {"judge: meaning not the same": rejected, "reply without a rewrite": failed}
+    reasons = {"accepted": accepted, "judge:meaning": rejected, "reply:no-text": failed}
     card = DatasetCard(
         corpus_id=short_id(spec),
         task=task,

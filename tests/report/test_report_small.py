@@ -19,8 +19,16 @@ def _text(files):
 def test_one_seed_says_so(make, tmp_path):
     text = _text(make.report(make.study(tmp_path, **SMALL), tmp_path / "report"))
     assert "One seed: no number here says how results vary from seed to seed." in text
-    assert "one seed" in text
+    assert "| higher |" not in text
     assert "exact McNemar" in text
+
+
+def test_one_seed_never_makes_a_claim_about_the_data(make, tmp_path):
+    disk = make.study(tmp_path, **{**SMALL, "tasks": ("sst2",)})
+    text = _text(make.report(disk, tmp_path / "report"))
+    assert "the trained models differ by more than chance on the test rows, but with one seed per arm" in text
+    assert "these trained models differ on this task, but one seed allows no claim about the data" in text
+    assert "| higher |" not in text
 
 
 def test_one_comparison_is_the_answer_itself(make, tmp_path):
@@ -75,6 +83,8 @@ def test_predictions_that_disagree_with_the_result_are_not_counted(make, tmp_pat
     assert "its records cannot be used: " in text
     assert "result.json says something else" in text
     assert "3 of 4 runs finished" in text
+    write_jsonl(folder / "predictions.jsonl", [{**row, "predicted": 1 - row["predicted"]} for row in rows])
+    assert "3 of 4 runs finished" in _text(make.report(disk, tmp_path / "report"))
     (folder / "predictions.jsonl").unlink()
     assert "there is no such file" in _text(make.report(disk, tmp_path / "report"))
     write_text(folder / "predictions.jsonl", '{"example_id": "x"}\n')

@@ -9,7 +9,17 @@ from optaware.records import Contrast, Interval
 from optaware.report._analysis import Comparison
 from optaware.report._claims import claim
 from optaware.report._render import markdown_escape
-from optaware.report._words import duration, memory, number, p_value, percent, points, short_reason, word_diff
+from optaware.report._words import (
+    duration,
+    memory,
+    number,
+    p_value,
+    percent,
+    points,
+    reason_words,
+    short_reason,
+    word_diff,
+)
 
 _WORDS = st.text(alphabet="ab cd,.'<é\n", max_size=40)
 
@@ -48,6 +58,14 @@ def test_numbers_for_people():
     assert [duration(seconds) for seconds in (None, 0.31, 12.0, 412.5, 7500)] == [
         *("–", "310 ms", "12.0 s", "6 min 52 s", "2 h 5 min"),
     ]
+
+
+def test_gate_reasons_in_words():
+    assert reason_words("judge:role") == "judge: role not the same"
+    assert reason_words("judge:role-abstained") == "judge on role: gave no decision"
+    assert reason_words("judge:meaning-call:http-500") == "judge on meaning: call failed, http-500"
+    assert reason_words("check:length-ratio") == "check: length ratio"
+    assert reason_words("something else") == "something else"
 
 
 def test_reasons_are_one_line():

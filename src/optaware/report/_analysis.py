@@ -32,7 +32,8 @@ class Comparison:
 
     `verdict` is `higher` or `lower` only when the interval leaves out zero and the corrected p-value is below 0.05:
     the interval covers other seeds, which the p-value does not, and the correction covers the other comparisons,
-    which the interval does not.
+    which the interval does not. With one paired seed nothing covers other seeds, so the verdict stays `open`;
+    `models_differ` then says whether the two trained models differ by more than chance on the test rows.
     """
 
     contrast: Contrast
@@ -41,6 +42,7 @@ class Comparison:
     """Method, model and task in words; the model only where the study has several."""
     disagreement: float
     """Share of pairs of predictions of which exactly one is right."""
+    models_differ: bool = False
     unpaired: str = ""
     """What could not be paired, in words."""
 
@@ -199,11 +201,12 @@ def _test(arm: npt.NDArray[np.int8], baseline: npt.NDArray[np.int8], rng: np.ran
 def _comparison(contrast: Contrast, pair: _Pair, place: str) -> Comparison:
     difference, p = contrast.difference, contrast.p_corrected
     verdict: Literal["higher", "lower", "open"] = "open"
-    if p is not None and p < _ALPHA:
-        verdict = "higher" if difference.low > 0 else "lower" if difference.high < 0 else "open"
+    clear = p is not None and p < _ALPHA and (difference.low > 0 or difference.high < 0)
+    if clear and len(contrast.seeds) > 1:
+        verdict = "higher" if difference.low > 0 else "lower"
     most = max(len(item.ids) for item in (*pair.arm, *pair.baseline))
     shared = f"{contrast.n_examples} of {most} test rows are shared" if contrast.n_examples < most else ""
     ids = _shared([*pair.arm, *pair.baseline])
     disagreement = float((_matrix(pair.arm, ids) != _matrix(pair.baseline, ids)).mean())
     unpaired = "; ".join(part for part in (pair.note, shared) if part)
-    return Comparison(contrast, verdict, place, disagreement, unpaired)
+    return Comparison(contrast, verdict, place, disagreement, clear, unpaired)

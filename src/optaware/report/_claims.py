@@ -48,6 +48,8 @@ def claim(comparison: Comparison) -> Claim:
         "lower": "lower, on this task and at this size",
         "open": "no claim either way at this size",
     }[comparison.verdict]
+    if comparison.verdict == "open" and comparison.models_differ:
+        verdict = "these trained models differ on this task, but one seed allows no claim about the data"
     if comparison.unpaired:
         verdict += f" ({comparison.unpaired})"
     return Claim(comparison.place, seen, verdict, comparison.verdict, contrast.run_ids)
@@ -79,6 +81,12 @@ def headline(study: StudySpec, found: Sequence[Family], collected: Collected) ->
     if total == 1:
         only = claim(main.comparisons[0])
         return f"{only.place}: {only.seen}: {only.verdict}."
+    alone = sum(item.models_differ for item in main.comparisons) - up - down
+    if not up and not down and alone:
+        return (
+            f"In {alone} of {total} comparisons {against} the trained models differ by more than chance on the test "
+            "rows, but with one seed per arm that allows no claim about the data: another seed may turn it around."
+        )
     if not up and not down:
         return (
             f"None of the {total} comparisons {against} shows a difference that this study can tell from chance. "
@@ -138,7 +146,8 @@ def limits(
         said += _sizes(comparisons)
         said.append(
             "The p-values ask whether these trained models differ on further test rows; they do not cover other seeds. "
-            "The intervals do when there are two or more seeds. A difference is claimed only where both agree."
+            "The intervals do when there are two or more seeds. A difference is claimed only where both agree, and "
+            "never on one seed."
         )
     at_majority = [_at_majority(cell, collected) for cell in cells]
     if names := [name for name in at_majority if name]:

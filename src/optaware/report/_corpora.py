@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from optaware.records import Decision, Interval
 from optaware.report._arms import task_name
 from optaware.report._inputs import ReportCorpus
-from optaware.report._words import Part, percent, word_diff
+from optaware.report._words import Part, percent, reason_words, word_diff
 from optaware.stats import wilson
 
 __all__ = ["CorpusView", "ExampleView", "corpus_view"]
@@ -60,10 +60,16 @@ def corpus_view(corpus: ReportCorpus) -> CorpusView:
             f"only {share} % of rewrites were accepted, below the {wanted} % that the study asks for. {kept} of "
             f"{card.rows} training rows are the original ones, so runs on this corpus test a mixture."
         )
-    reasons = tuple(sorted(card.reasons.items(), key=lambda item: (-item[1], item[0])))
+    reasons = tuple(sorted(_reasons(corpus).items(), key=lambda item: (-item[1], item[0])))
     return CorpusView(
         corpus, title, wilson(card.accepted, card.rows), accepted, verdict, reasons, tuple(_examples(corpus))
     )
+
+
+def _reasons(corpus: ReportCorpus) -> dict[str, int]:
+    """Reasons for rows that were not accepted, as they stand on the card; the card also counts accepted ones."""
+    kept = {decision.reason for decision in corpus.decisions if decision.outcome != "accepted"}
+    return {reason: count for reason, count in corpus.card.reasons.items() if reason in kept}
 
 
 def _examples(corpus: ReportCorpus) -> list[ExampleView]:
@@ -95,7 +101,7 @@ def _example(corpus: ReportCorpus, decision: Decision) -> ExampleView:
         variant=corpus.card.variant,
         task=task_name(corpus.card.task),
         outcome=decision.outcome,
-        reason=decision.reason,
+        reason=reason_words(decision.reason),
         before=tuple(before),
         after=after,
         notes=tuple(notes),

@@ -11,7 +11,7 @@ from typing import Any
 from optaware.report._curves import CurveGroup
 from optaware.report._plots import SERIES, dash_of
 from optaware.report._view import View, run_task
-from optaware.report._words import duration, memory, number, p_value, percent, points, span
+from optaware.report._words import duration, memory, number, p_value, percent, points, reason_words, span
 
 __all__ = ["Plots", "render_html", "render_markdown"]
 
@@ -34,6 +34,7 @@ _FILTERS = {
     "memory": memory,
     "duration": duration,
     "run_task": run_task,
+    "reason": reason_words,
     "dash": dash_of,
     "colour": lambda series: f"var(--s{series % SERIES})",
 }

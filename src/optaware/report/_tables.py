@@ -131,6 +131,6 @@ def _corpus(view: CorpusView) -> _Row:
         "high": view.accuracy.high if view.accuracy else None,
         "reaches_accept_at": view.accepted,
         "accept_at": view.corpus.spec.gate.accept_at,
-        "reasons": canonical_json(dict(view.reasons)),
+        "reasons": canonical_json(card.reasons),
         "data_source": f"{card.source.kind}:{card.source.location}",
     }

@@ -5,7 +5,19 @@ import math
 import re
 from typing import Literal
 
-__all__ = ["Part", "duration", "memory", "number", "p_value", "percent", "points", "short_reason", "span", "word_diff"]
+__all__ = [
+    "Part",
+    "duration",
+    "memory",
+    "number",
+    "p_value",
+    "percent",
+    "points",
+    "reason_words",
+    "short_reason",
+    "span",
+    "word_diff",
+]
 
 _MINUS = "−"
 Part = tuple[Literal["same", "gone", "new"], str]
@@ -75,6 +87,23 @@ def short_reason(text: str, limit: int = 300) -> str:
         return ""
     line = lines[-1] if lines[0].startswith("Traceback") else lines[0]
     return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+_JUDGE = re.compile(r"^judge:(\w+?)(-abstained|-unparsed|-missing|-call:.*)?$")
+
+
+def reason_words(code: str) -> str:
+    """A gate's reason for people: `judge:meaning` → `judge: meaning not the same`; other text stays as it is."""
+    if found := _JUDGE.match(code):
+        question, how = found.groups()
+        if how is None:
+            return f"judge: {question} not the same"
+        if how.startswith("-call:"):
+            return f"judge on {question}: call failed, {how.removeprefix('-call:')}"
+        said = {"-abstained": "gave no decision", "-unparsed": "reply not understood", "-missing": "no reply"}[how]
+        return f"judge on {question}: {said}"
+    kind, colon, rest = code.partition(":")
+    return f"{kind}: {rest.replace('-', ' ')}" if colon and kind in ("check", "call", "reply") else code
 
 
 _MOST_PAIRS = 4_000_000
