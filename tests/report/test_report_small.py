@@ -54,6 +54,7 @@ def test_no_run_finished(make, tmp_path):
     assert "No training run is finished, so there is no answer yet." in text
     assert "No rewritten corpus is finished" in text
     assert "no pair of finished runs" in text
+    assert "No comparison is possible yet." in text
     assert "0 of 4 runs finished" in text
 
 
