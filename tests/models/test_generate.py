@@ -84,8 +84,8 @@ MIXED = [
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-@pytest.mark.parametrize("batch_size", [1, 3, 64])
-def test_greedy_equals_generating_each_prompt_alone(attention: str, batch_size: int) -> None:
+@pytest.mark.parametrize("batch_size", [1, 3, None])
+def test_greedy_equals_generating_each_prompt_alone(attention: str, batch_size: int | None) -> None:
     model = build(attn_implementation=attention)
     made = generate(model, TOKENIZER, SHARED, max_new_tokens=12, batch_size=batch_size)
     assert [row.shared_prefix_tokens for row in made] == [40] * len(SHARED)
@@ -122,6 +122,20 @@ def test_the_prefix_is_computed_once_and_finished_rows_leave(model: Any) -> None
     handle.remove()
     assert shapes[:2] == [(1, 40), (7, 12)]
     assert sum(rows for rows, _ in shapes[2:]) == sum(row.completion_tokens - 1 for row in made)
+
+
+def test_prefill_in_pieces_changes_nothing(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of 12 tokens and fewer, at most 24 positions a piece: the caches of several pieces are joined."""
+    shapes = []
+    monkeypatch.setattr("optaware.models._decode._PREFILL_CPU", 24)
+    handle = model.register_forward_pre_hook(
+        lambda _m, _a, kwargs: shapes.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
+    )
+    made = generate(model, TOKENIZER, SHARED, max_new_tokens=12)
+    handle.remove()
+    assert shapes[:6] == [(1, 40), (2, 2), (2, 5), (2, 9), (1, 12), (7, 1)]
+    for prompt, row in zip(SHARED, made, strict=True):
+        assert list(row.token_ids) == alone(model, prompt, 12)
 
 
 def test_logits_at_one_position_a_row(model: Any) -> None:

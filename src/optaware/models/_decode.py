@@ -21,6 +21,9 @@ from optaware.models._shared_attention import Prefix, RowCache, sharing
 __all__ = ["Decoder", "Generation", "Row"]
 
 _KNOWN = ("sdpa", "eager")
+_CACHE_BYTES = 1 << 30
+_MOST_ROWS = 256
+_PREFILL_CPU, _PREFILL_GPU = 512, 8192
 
 _can_share: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
@@ -93,7 +96,7 @@ class Decoder:
             return groups
         return [PrefixGroup(tuple(range(len(rows))), 0)]
 
-    def run(self, rows: list[Row], shared: int, batch_size: int) -> dict[int, Generation]:
+    def run(self, rows: list[Row], shared: int, batch_size: int | None) -> dict[int, Generation]:
         """Generate for rows whose prompts begin with the same `shared` tokens; generations by the row's index."""
         prefix = None
         if shared:
@@ -101,7 +104,7 @@ class Decoder:
             self._forward([rows[0].prompt[:shared]], cache, None, 0)
             prefix = cache.prefix()
         rows = sorted(rows, key=lambda row: len(row.prompt))
-        batches = -(-len(rows) // batch_size)
+        batches = -(-len(rows) // (batch_size or self._fitting(rows, shared)))
         edges = [len(rows) * batch // batches for batch in range(batches + 1)]
         results: dict[int, Generation] = {}
         with sharing(self.model, prefix) if prefix else nullcontext():
@@ -110,9 +113,7 @@ class Decoder:
         return results
 
     def _batch(self, rows: list[Row], prefix: Prefix | None, shared: int) -> dict[int, Generation]:
-        width = max(len(row.prompt) for row in rows) - shared
-        cache = RowCache(width + max(row.limit for row in rows) - 1)
-        logits, visible = self._forward([row.prompt[shared:] for row in rows], cache, prefix, shared)
+        logits, visible, cache = self._prefill(rows, prefix, shared)
         results: dict[int, Generation] = {}
         while True:
             self._choose(logits, rows)
@@ -133,6 +134,32 @@ class Decoder:
                 rows = [rows[place] for place in staying]
             visible = torch.cat([visible, visible.new_ones(len(rows), 1)], dim=1)
             logits = self._step(rows, cache, visible, prefix)
+
+    def _prefill(self, rows: list[Row], prefix: Prefix | None, shared: int) -> tuple[Tensor, Tensor, RowCache]:
+        """Run what follows the prefix, a few rows at a time: less padding and memory, and no less speed."""
+        width = len(rows[-1].prompt) - shared
+        capacity = width + max(row.limit for row in rows) - 1
+        step = max(1, (_PREFILL_GPU if self.device.type == "cuda" else _PREFILL_CPU) // width)
+        caches, logits, masks = [], [], []
+        for start in range(0, len(rows), step):
+            texts = [row.prompt[shared:] for row in rows[start : start + step]]
+            cache = RowCache(capacity if step >= len(rows) else len(texts[-1]))
+            part, visible = self._forward(texts, cache, prefix, shared)
+            caches.append(cache)
+            logits.append(part)
+            masks.append(nn.functional.pad(visible, (width - visible.shape[1], 0)))
+        cache = RowCache.joined(caches, capacity) if len(caches) > 1 else caches[0]
+        return torch.cat(logits), torch.cat(masks), cache
+
+    def _fitting(self, rows: list[Row], shared: int) -> int:
+        """How many rows may run at once so that their own keys and values fit the memory meant for them."""
+        config = unwrap(self.model).config.get_text_config()
+        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        dtype = next(self.model.parameters()).dtype
+        token_bytes = 2 * config.num_hidden_layers * heads * size * dtype.itemsize
+        longest = max(len(row.prompt) + row.limit for row in rows) - shared
+        return max(1, min(_MOST_ROWS, _CACHE_BYTES // (token_bytes * longest)))
 
     def _forward(
         self, texts: Sequence[Sequence[int]], cache: RowCache, prefix: Prefix | None, start: int

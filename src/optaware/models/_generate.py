@@ -24,7 +24,7 @@ def generate(
     temperature: float = 0.0,
     seeds: Sequence[int] | None = None,
     stop: Sequence[str] = (),
-    batch_size: int = 64,
+    batch_size: int | None = None,
     on_done: Callable[[int, Generation], None] | None = None,
 ) -> list[Generation]:
     """Generate a continuation of each prompt, greedily or by sampling.
@@ -47,7 +47,7 @@ def generate(
         seeds: One seed per prompt; needed when `temperature` is above 0.
         stop: Strings that end a text.
         batch_size: Rows at once. More rows make better use of the processor; each takes memory for its own tokens
-            only, not for the prefix.
+            only, not for the prefix. None: as many as keep that within 1 GiB, at most 256.
         on_done: Called with the prompt's index and its generation as soon as that is finished.
 
     Returns:
@@ -77,7 +77,7 @@ def _check(
     limits: Sequence[int],
     temperature: float,
     seeds: Sequence[int] | None,
-    batch_size: int,
+    batch_size: int | None,
 ) -> None:
     problems = ProblemList()
     if len(limits) != len(prompts):
@@ -103,7 +103,7 @@ def _check(
             "sampling draws from a seed per prompt, never from a global generator",
             "Give one seed for each prompt.",
         )
-    if batch_size < 1 or any(limit < 1 for limit in limits):
+    if (batch_size is not None and batch_size < 1) or any(limit < 1 for limit in limits):
         problems.add(
             "not-positive",
             f"batch_size {batch_size}, max_new_tokens {min(limits, default=1)}",

@@ -66,11 +66,38 @@ class _RowLayer(CacheLayerMixin):  # type: ignore[misc]
         return self.capacity
 
 
+def _joined(parts: Sequence[_RowLayer], capacity: int) -> _RowLayer:
+    whole = _RowLayer(capacity)
+    whole.length = max(part.length for part in parts)
+    whole.rows = sum(part.rows for part in parts)
+    whole.is_initialized = True
+    buffers = []
+    for name in ("keys", "values"):
+        first: Tensor = getattr(parts[0], name)
+        buffer = first.new_empty(whole.rows, first.shape[1], capacity, first.shape[-1])
+        row = 0
+        for part in parts:
+            own, padding = buffer[row : row + part.rows], whole.length - part.length
+            own[:, :, :padding] = 0  # Masked, but a NaN left in memory would survive a weight of zero.
+            own[:, :, padding : whole.length] = getattr(part, name)[: part.rows, :, : part.length]
+            row += part.rows
+        buffers.append(buffer)
+    whole.keys, whole.values = buffers
+    return whole
+
+
 class RowCache(Cache):  # type: ignore[misc]
     """Key-value cache of `capacity` tokens a row that does not grow by copying and gives up finished rows cheaply."""
 
     def __init__(self, capacity: int) -> None:
         super().__init__(layer_class_to_replicate=lambda: _RowLayer(capacity))
+
+    @classmethod
+    def joined(cls, parts: Sequence[RowCache], capacity: int) -> RowCache:
+        """The rows of all parts, one part below the other, aligned at their last tokens."""
+        whole = cls(capacity)
+        whole.layers = [_joined([part.layers[index] for part in parts], capacity) for index in range(len(parts[0]))]
+        return whole
 
     def keep(self, rows: Tensor) -> None:
         """Keep these rows, in this order."""
