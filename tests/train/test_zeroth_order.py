@@ -45,7 +45,7 @@ class Dense:
 
     def z(self, seed: int) -> Tensor:
         shape, dtype = self.weight.shape, self.weight.dtype
-        return gaussian_noise(seed, "layer.weight", shape, dtype=dtype, device=self.weight.device)
+        return gaussian_noise(seed, "layer.weight", shape, dtype=dtype, source=torch.Generator())
 
     def at(self, seed: int, scale: float) -> Any:
         weight, change = self.weight, scale * self.z(seed)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from optaware.train._seeds import derive_seed
+from optaware.train._seeds import derive_seed, generator
 from optaware.train._types import Loss, StepResult
 from optaware.train.directions.gaussian import gaussian_noise
 from optaware.train.estimators.twopoint import to_float32
@@ -26,7 +26,8 @@ Noise = Callable[[int, str, nn.Parameter], Tensor]
 
 def gaussian(seed: int, name: str, parameter: nn.Parameter) -> Tensor:
     """Dense z ~ N(0, I) in the parameter's own dtype, as the paper's code draws it."""
-    return gaussian_noise(seed, name, parameter.shape, dtype=parameter.dtype, device=parameter.device)
+    source = generator(0, parameter.device)
+    return gaussian_noise(seed, name, parameter.shape, dtype=parameter.dtype, source=source)
 
 
 class PlainMeZO:

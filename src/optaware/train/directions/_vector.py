@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from optaware.train.directions._bank import VectorBank
 from optaware.train.directions._sites import VectorSite
-from optaware.train.directions.gaussian import gaussian_noise
 
 __all__ = ["VectorCopy", "compute_in_fp32"]
 
@@ -20,27 +20,20 @@ class VectorCopy:
 
     A norm scale near 1 has steps of 7.8e-3 in bf16, which a perturbation of 1e-3 rarely crosses. So it is not rounded
     to the parameter's dtype: the norm computes in fp32 on an fp32 copy and its output is cast back; the change of a
-    bias is added to the output of its module.
+    bias is added to the output of its module. v and z are views into a bank.
     """
 
-    def __init__(self, site: VectorSite) -> None:
+    def __init__(self, site: VectorSite, bank: VectorBank, span: slice) -> None:
         self.site = site
         self.stored = site.parameter.data
-        self.exact = torch.promote_types(self.stored.dtype, torch.float32)
-        self.learnt = self.stored.to(self.exact, copy=True)
-        self.drawn = torch.zeros_like(self.learnt)
-        self.shown = torch.zeros_like(self.stored)
+        self.learnt = bank.learnt[0, span].view(site.parameter.shape)
+        self.drawn = bank.drawn[0, span].view(site.parameter.shape)
+        self.change = torch.zeros_like(self.stored)
 
-    def draw(self, seed: int) -> None:
-        """Draw z."""
-        size, device = self.drawn.shape, self.drawn.device
-        self.drawn = gaussian_noise(seed, self.site.name, size, dtype=self.exact, device=device)
-
-    def put_in(self, scale: float) -> None:
-        """Let the module compute with `v + scale·z`."""
-        value = torch.add(self.learnt, self.drawn, alpha=scale)
+    def put_in(self, value: Tensor) -> None:
+        """Let the module compute with `value`."""
         if self.site.kind == "bias":
-            self.shown = value.sub_(self.stored).to(self.stored.dtype)
+            self.change = (value - self.stored).to(self.stored.dtype)
         else:
             self.site.parameter.data = value if self.site.kind == "module" else value.to(self.stored.dtype)
 
@@ -48,10 +41,6 @@ class VectorCopy:
         """Let the module compute with the stored weight again."""
         if self.site.kind != "bias":
             self.site.parameter.data = self.stored
-
-    def move(self, amount: float) -> None:
-        """`v ← v + amount·z`."""
-        self.learnt.add_(self.drawn, alpha=amount)
 
     def merge(self) -> None:
         """Round v into the stored weight; v itself stays."""
@@ -63,7 +52,7 @@ class VectorCopy:
             return []
 
         def add(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
-            return output.add_(self.shown) if is_on() else None
+            return output.add_(self.change) if is_on() else None
 
         return [self.site.module.register_forward_hook(add)]
 

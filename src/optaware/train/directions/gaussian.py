@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from optaware.train._seeds import derive_seed, generator
+from optaware.train._seeds import derive_seed
 
 __all__ = ["gaussian_noise"]
 
 
-def gaussian_noise(seed: int, name: str, shape: torch.Size, *, dtype: torch.dtype, device: torch.device) -> Tensor:
+def gaussian_noise(seed: int, name: str, shape: torch.Size, *, dtype: torch.dtype, source: torch.Generator) -> Tensor:
     """z ~ N(0, I) for one parameter.
 
     A function of `seed`, `name` and `shape` (and of the kind of device: CPU and CUDA generators differ), so parameters
@@ -21,6 +21,7 @@ def gaussian_noise(seed: int, name: str, shape: torch.Size, *, dtype: torch.dtyp
         name: The parameter's name in the model.
         shape: Shape of the result.
         dtype: What the noise is drawn in.
-        device: Where it is drawn.
+        source: What to draw with; it is seeded anew, and its device is where the noise is drawn.
     """
-    return torch.randn(shape, generator=generator(derive_seed(seed, name), device), dtype=dtype, device=device)
+    source.manual_seed(derive_seed(seed, name))
+    return torch.randn(shape, generator=source, dtype=dtype, device=source.device)

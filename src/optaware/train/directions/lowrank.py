@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from optaware.errors import ModelError, Problem
-from optaware.train._seeds import derive_seed
+from optaware.train._seeds import derive_seed, generator
+from optaware.train.directions._bank import MatrixBank, VectorBank, grouped
 from optaware.train.directions._matrix import MatrixFactors
 from optaware.train.directions._sites import find_sites
 from optaware.train.directions._vector import VectorCopy, compute_in_fp32
@@ -42,8 +43,19 @@ class LowRank:
 
     def __init__(self, model: nn.Module, *, rank: int, refresh_every: int, seed: int) -> None:
         matrices, vectors = find_sites(model)
-        self.matrices = [MatrixFactors(site, rank) for site in matrices]
-        self.vectors = [VectorCopy(site) for site in vectors]
+        self._matrix_banks = [MatrixBank(sites, rank) for sites in grouped(matrices)]
+        self._vector_banks = [VectorBank(sites) for sites in grouped(vectors)]
+        self._banks: list[MatrixBank | VectorBank] = [*self._matrix_banks, *self._vector_banks]
+        self.matrices = [
+            MatrixFactors(site, bank, span)
+            for bank in self._matrix_banks
+            for site, span in zip(bank.sites, bank.spans, strict=True)
+        ]
+        self.vectors = [
+            VectorCopy(site, bank, span)
+            for bank in self._vector_banks
+            for site, span in zip(bank.sites, bank.spans, strict=True)
+        ]
         self._refresh_every = refresh_every
         self._seed = seed
         self._period: int | None = None
@@ -71,28 +83,28 @@ class LowRank:
 
     def _draw_right(self, period: int) -> None:
         seed = derive_seed(self._seed, "right factors", period)
+        sources = {matrix.right.device: generator(0, matrix.right.device) for matrix in self.matrices}
         for matrix in self.matrices:
-            matrix.draw_right(seed)
+            matrix.draw_right(seed, sources[matrix.right.device])
         self._period = period
 
     def _draw(self, seed: int) -> None:
         if seed == self._drawn:
             return
-        for matrix in self.matrices:
-            matrix.draw_left(seed)
-        for vector in self.vectors:
-            vector.draw(seed)
+        for bank in self._banks:
+            bank.draw(seed)
         self._drawn = seed
 
     @contextmanager
     def at(self, seed: int, scale: float) -> Iterator[None]:
         """Inside, the model computes with `θ + scale·z(seed)`; no stored weight is written."""
         self._draw(seed)
-        for matrix in self.matrices:
-            matrix.set_scale(scale)
+        for bank in self._matrix_banks:
+            bank.show(scale)
+        values = [value for bank in self._vector_banks for value in bank.at(scale)]
         try:
-            for vector in self.vectors:
-                vector.put_in(scale)
+            for vector, value in zip(self.vectors, values, strict=True):
+                vector.put_in(value)
             self._on = True
             yield
         finally:
@@ -124,16 +136,14 @@ class LowRank:
     def move(self, seed: int, amount: float) -> None:
         """`θ ← θ + amount·z(seed)`, in the fp32 factors."""
         self._draw(seed)
-        for matrix in self.matrices:
-            matrix.move(amount)
-        for vector in self.vectors:
-            vector.move(amount)
+        for bank in self._banks:
+            bank.move(amount)
 
     def decay(self, factor: float) -> None:
         """`θ ← factor·θ` for matrices: at once in the factors, in the stored weights with the next merge."""
         self._pending *= factor
-        for matrix in self.matrices:
-            matrix.decay(factor)
+        for bank in self._matrix_banks:
+            bank.learnt.mul_(factor)
 
     def settle(self) -> None:
         """Merge all that was learnt into the stored weights."""
@@ -163,10 +173,11 @@ class LowRank:
             stored.copy_(weights[name])
         if (period := int(state["period"].item())) >= 0:
             self._draw_right(period)
+        for part in self._parts:
+            part.learnt.copy_(state[f"learnt.{part.site.name}"])
         for matrix in self.matrices:
-            matrix.load(state[f"learnt.{matrix.site.name}"], state.get(f"residual.{matrix.site.name}"))
-        for vector in self.vectors:
-            vector.learnt.copy_(state[f"learnt.{vector.site.name}"])
+            if matrix.residual is not None:
+                matrix.residual.copy_(state[f"residual.{matrix.site.name}"])
         self._pending = float(state["pending"].item())
 
     def close(self) -> None:
