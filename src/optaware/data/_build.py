@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -71,10 +71,13 @@ def build_corpus(
     with lock(folder / ".build.lock"):
         if (folder / "DONE").is_file():
             return parse_record(DatasetCard, read_json(folder / "card.json"), str(folder / "card.json"))
-        _check(spec, task, examples, folder)
+        rewriting, judging = rewriter_prompt(task, spec.template), judge_prompts(task, spec.template)
+        _check(
+            spec, examples, folder, {"rewrite": rewriting.id, **{name: prompt.id for name, prompt in judging.items()}}
+        )
         with ExitStack() as stack:
             spent = stack.enter_context(_timed(folder / "sessions.jsonl"))
-            work = Work(spec, task, examples, folder, stack, on_progress)
+            work = Work(spec, examples, (rewriting, judging), folder, stack, on_progress)
             work.rewrite(rewriter)
             for question in QUESTIONS:
                 work.judge(judge, question)
@@ -92,7 +95,7 @@ def build_corpus(
             )
 
 
-def _check(spec: CorpusSpec, task: Task, examples: Sequence[Example], folder: Path) -> None:
+def _check(spec: CorpusSpec, examples: Sequence[Example], folder: Path, prompts: Mapping[str, str]) -> None:
     problems = ProblemList(spec.slug)
     if rows_sha256(examples) != spec.rows_sha256:
         problems.add(
@@ -103,9 +106,7 @@ def _check(spec: CorpusSpec, task: Task, examples: Sequence[Example], folder: Pa
         )
     if len({example.id for example in examples}) < len(examples):
         problems.add("rows-repeated", spec.task, "two training rows have the same id", "Give each row once.")
-    rewriting = rewriter_prompt(task, spec.template)
-    judging = {question: prompt.id for question, prompt in judge_prompts(task, spec.template).items()}
-    if rewriting.id != spec.rewriter_prompt_id or judging != spec.judge_prompt_ids:
+    if prompts != {"rewrite": spec.rewriter_prompt_id, **spec.judge_prompt_ids}:
         problems.add(
             "prompt-changed",
             f"template {spec.template}",

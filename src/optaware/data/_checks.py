@@ -14,7 +14,7 @@ from optaware.data._words import (
     negated,
     number_words,
     numbers,
-    softly_negated,
+    soft_negations,
     words,
 )
 from optaware.records import AutomaticCheck, Example, GateSpec
@@ -59,7 +59,7 @@ def run_checks(
     - `answer-leaked`: an option of this row is new in the span: whole, or at least two and 60 % of its content words.
     - `numbers`: the numbers differ; digits and number words are compared by value.
     - `names`: a capitalised word within a sentence is lost or new.
-    - `negation`: one side negates and the other neither negates nor has a word that may stand for it.
+    - `negation`: one side negates, and the other neither negates nor has a word of its own that may stand for it.
     - `length-ratio`: words of the rewrite over words of the original lie outside the gate's bounds.
     - `prompt-repeated`: marks of a prompt, or seven words running that stand in the prompt, but not in the original.
 
@@ -162,9 +162,10 @@ def _names(before: str, text: str) -> str | None:
 
 
 def _negation(before: str, text: str) -> str | None:
-    if negated(before) and not negated(text) and not softly_negated(text):
+    old, new = soft_negations(before), soft_negations(text)
+    if negated(before) and not negated(text) and not new - old:
         return "a negation is lost"
-    if negated(text) and not negated(before) and not softly_negated(before):
+    if negated(text) and not negated(before) and not old - new:
         return "a negation is new"
     return None
 

@@ -14,7 +14,7 @@ __all__ = [
     "negated",
     "number_words",
     "numbers",
-    "softly_negated",
+    "soft_negations",
     "words",
 ]
 
@@ -146,12 +146,13 @@ def names(text: str) -> set[str] | None:
     """Capitalised words within sentences, in lower case; None when capitals tell nothing (a headline, all capitals)."""
     tokens = [match for match in _WORD.finditer(text) if len(match.group()) > 1]
     capital = [match for match in tokens if match.group()[0].isupper()]
-    if len(capital) > 0.5 * len(tokens) and len(tokens) > 2:
+    long = [match.group() for match in tokens if len(match.group()) > 3]
+    if len(long) > 2 and sum(word[0].isupper() for word in long) > 0.7 * len(long):
         return None
     found = set()
     for match in capital:
         before = text[: match.start()].rstrip(" \"'“‘`([")
-        if before and before[-1] not in ".?!:;\n":
+        if before and before[-1] not in ".?!:;-–—":
             found.add(_bare(match.group()))
     return found
 
@@ -170,6 +171,6 @@ def negated(text: str) -> bool:
     return any(word in _NEGATIONS or word.endswith("n't") for word in words(text))
 
 
-def softly_negated(text: str) -> bool:
-    """Whether a word of the text may stand for a negation ("fails", "unhappy", "hardly")."""
-    return any(word in _SOFT_NEGATIONS or _SOFT_PREFIX.match(word) for word in words(text))
+def soft_negations(text: str) -> set[str]:
+    """Words that may stand for a negation ("fails", "unhappy", "hardly")."""
+    return {word for word in words(text) if word in _SOFT_NEGATIONS or _SOFT_PREFIX.match(word)}

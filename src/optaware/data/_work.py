@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +11,7 @@ from pathlib import Path
 from optaware.data._gate import decide, open_question, screen
 from optaware.data._ledger import Ledger, is_transient
 from optaware.data._parse import parse_rewrite, parse_verdict
-from optaware.data._prompts import QUESTIONS, Question, judge_prompts, rewriter_prompt
+from optaware.data._prompts import QUESTIONS, JudgePrompt, Question, RewriterPrompt
 from optaware.data._words import count_words
 from optaware.errors import EndpointError, Problem
 from optaware.llm import ChatModel
@@ -26,7 +26,6 @@ from optaware.records import (
     ParseFailure,
     Verdict,
 )
-from optaware.tasks import Task
 
 __all__ = ["OnProgress", "Work"]
 
@@ -40,17 +39,17 @@ class Work:
     def __init__(
         self,
         spec: CorpusSpec,
-        task: Task,
         examples: Sequence[Example],
+        prompts: tuple[RewriterPrompt, Mapping[Question, JudgePrompt]],
         folder: Path,
         stack: ExitStack,
         on_progress: OnProgress | None,
     ) -> None:
-        self.spec, self.task, self.examples = spec, task, examples
+        self.spec, self.examples = spec, examples
+        self._rewriting, self._judging = prompts
+        self.task = self._rewriting.task
         self._on_progress = on_progress
         self._by_id = {example.id: example for example in examples}
-        self._rewriting = rewriter_prompt(task, spec.template)
-        self._judging = judge_prompts(task, spec.template)
         known = self._by_id
         self.candidates: Ledger[str, Candidate] = stack.enter_context(
             Ledger(
