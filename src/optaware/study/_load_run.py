@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from optaware.errors import InputError
+from optaware.store import Store
+
+if TYPE_CHECKING:
+    from optaware.models import LoadedModel
+
+__all__ = ["model_of_run"]
+
+
+def model_of_run(name: str, store: Store) -> LoadedModel | None:
+    """The trained model of a run whose weights were kept; None when `name` is not that of a run.
+
+    Args:
+        name: Run id (its first digits suffice) or the run's folder.
+        store: Where runs lie.
+
+    Raises:
+        InputError: The run has kept no weights.
+    """
+    from optaware.models import load_model
+
+    try:
+        folder = store.find_run(name)
+    except InputError:
+        return None
+    weights = folder.path / "weights"
+    spec = folder.read_spec()
+    if not weights.is_dir():
+        raise InputError.of(
+            "weights-missing",
+            str(folder.path),
+            "the run has kept no weights",
+            "Set keep_weights: true in its spec or study and run it again.",
+        )
+    adapter = (weights / "adapter_config.json").exists()
+    loaded = load_model(spec.model if adapter else spec.model.model_copy(update={"name": str(weights)}))
+    if adapter:
+        from dataclasses import replace
+
+        from peft import PeftModel
+
+        loaded = replace(loaded, model=PeftModel.from_pretrained(loaded.model, str(weights)).eval())
+    return loaded
