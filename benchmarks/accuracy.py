@@ -2,9 +2,9 @@
 
     python benchmarks/accuracy.py --data-dir DATA [--store FOLDER] [--steps 400] [--seeds 0 1 2] [--out FILE]
 
-COPA is scored on the 600 labelled rows that training never uses (validation and test). SST-2 follows the `mezo` protocol: 1000 training
-and 500 dev rows drawn from the train split, all 872 validation rows as test. Nothing is chosen by test accuracy: the learning
-rate is the one fixed beforehand, the checkpoint is that with the lowest dev loss.
+COPA is scored on the 600 labelled rows that training never uses (validation and test). SST-2 follows the `mezo`
+protocol: 1000 training and 500 dev rows drawn from the train split, all 872 validation rows as test. Nothing is chosen
+by test accuracy: the learning rate is the one fixed beforehand, the checkpoint is that with the lowest dev loss.
 """
 
 from __future__ import annotations
@@ -89,11 +89,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "accuracy_cpu.json")
+    parser.add_argument("--out", type=Path, default=None)
     options = parser.parse_args()
     rows = [copa(options.data_dir)]
     rows += sst2(options.data_dir, Store(options.store), options.steps, tuple(options.seeds), options.workers)
-    write_result(options.out, "accuracy", rows)
+    write_result("accuracy", rows, out=options.out)
     for row in rows:
         print(row)
 
