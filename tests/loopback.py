@@ -32,6 +32,7 @@ class Fault:
         body: Raw bytes of the response; by default an OpenAI-style error.
         reset: Close the connection with a TCP reset before any answer.
         truncate: Promise more bytes than are sent, then close.
+        trickle_s: Send the body byte by byte with this pause, so that no single read takes long.
         hang: Do not answer until the server is closed or `release` is set.
         message: Replaces `choices[0].message` of an ordinary answer.
         finish_reason: Of an ordinary answer.
@@ -43,6 +44,7 @@ class Fault:
     body: bytes | None = None
     reset: bool = False
     truncate: bool = False
+    trickle_s: float = 0.0
     hang: bool = False
     message: dict[str, Any] | None = None
     finish_reason: str = "stop"
@@ -190,7 +192,10 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in fault.headers.items():
             self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(data)
+        for start in range(len(data)) if fault.trickle_s else ():
+            self.wfile.write(data[start : start + 1])
+            loopback.release.wait(fault.trickle_s)
+        self.wfile.write(b"" if fault.trickle_s else data)
         if fault.truncate:
             self.close_connection = True
         return fault.status == 200 and fault.body is None and not fault.truncate

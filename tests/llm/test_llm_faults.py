@@ -104,6 +104,12 @@ def test_a_request_without_answer_is_given_up_after_its_time_limit(loopback, cha
     assert replies["k2"].text
 
 
+def test_the_time_limit_holds_for_the_whole_answer_however_it_trickles_in(loopback, chat, asks):
+    with loopback.LoopbackServer(fault=lambda *_: loopback.Fault(trickle_s=0.005)) as server:
+        (reply,) = chat(server.base_url, timeout_s=0.2, max_retries=0).complete(asks(1))
+    assert reply.error_code == "timeout"
+
+
 def test_a_refusal_is_recorded_and_kept(loopback, chat, asks, tmp_path):
     from optaware.llm import ReplyCache
 
@@ -203,7 +209,7 @@ def test_what_is_retryable():
     assert {status for status in range(300, 600) if is_retryable(status)} == {408, 409, 425, 429, *range(500, 600)}
 
 
-def test_a_dead_endpoint_is_found_out_before_the_rows_are_read(chat, asks):
+def test_a_dead_endpoint_is_found_out_before_the_rows_are_read(chat, asks, waits):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{probe.getsockname()[1]}/v1"
@@ -214,8 +220,12 @@ def test_a_dead_endpoint_is_found_out_before_the_rows_are_read(chat, asks):
             taken.append(ask.key)
             yield ask
 
+    # So many retries that only the start-up limit can end it soon.
+    model = chat(url, concurrency=4, max_retries=2000, policy={"startup_s": 0.2})
     with pytest.raises(EndpointError, match="endpoint-unreachable") as caught:
-        list(chat(url, concurrency=4, policy={"startup_s": 0.2}).complete(rows()))
+        list(model.complete(rows()))
+    assert len(waits.seconds) < 2000
+    assert max(waits.seconds) <= 0.2 / 4
     assert url in str(caught.value)
     assert len(taken) == 8
 

@@ -42,7 +42,7 @@ def test_line_ends_and_marks_of_other_systems_do_not_change_the_id(tmp_path):
 
 
 @given(st.text())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_data_comes_out_verbatim(text):
     assert load_template("<{{ x }}|{{ x ~ '' }}>").render(x=text) == f"<{text}|{text}>"
 
