@@ -12,15 +12,16 @@ app = App(name="assets", help="Models and data that arrive as packages, for mach
 @app.command(name="list")
 def list_(*, json: AsJson = False) -> int:
     """List the assets, and which of them are here already."""
-    from optaware.assets import asset_path, list_assets
+    from optaware.assets import list_assets
 
     rows = [
         {
             "asset": asset.name,
             "kind": asset.kind,
             "licence": asset.licence,
-            "download, MB": round(asset.bytes / 1e6),
-            "here": str(asset_path(asset.name) or "no"),
+            "download, MB": round(asset.download_bytes / 1e6),
+            "on disk, MB": round(asset.bytes / 1e6),
+            "here": str(asset.path or "no"),
         }
         for asset in list_assets()
     ]
@@ -48,6 +49,6 @@ def pull(*names: str) -> int:
     if not names:
         raise InputError.of("asset-missing", "no name", "there is nothing to pull", "See `optaware assets list`.")
     for name in names:
-        path = pull_asset(name, progress=lambda line: print(line, file=sys.stderr, flush=True))
+        path = pull_asset(name, progress=lambda event: print(event, file=sys.stderr, flush=True))
         print(f"{name}: {path}")
     return 0

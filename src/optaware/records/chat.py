@@ -25,7 +25,7 @@ class ChatModelRef(Record):
     max_tokens: int = 160
     seed: int = 0
     concurrency: int = 8
-    """Requests in flight at once (endpoint) or rows in a batch (local)."""
+    """Requests in flight at once (endpoint), or rows in a batch (local, where it is at least 64)."""
     timeout_s: float = 120.0
     max_retries: int = 6
     usd_per_million_prompt_tokens: float | None = None

@@ -165,6 +165,7 @@ class DatasetCard(Record):
     """Mean number of words of the span as it stands in the corpus."""
     calls: int
     cached_calls: int
+    """Calls that the reply cache answered; tokens, cost and time below are of the others."""
     prompt_tokens: int
     completion_tokens: int
     cost_usd: float | None

@@ -27,7 +27,7 @@ class DataRef(Record):
     task: str
     """Name of a built-in task, or path of a task file."""
     task_sha256: str | None = None
-    """Content hash of a user's task file, so that editing it changes the run's identity."""
+    """Content hash of the task (name and version, or task file and data), so that editing it changes the identity."""
     protocol: Protocol = Protocol()
     variant: str = "original"
     corpus_id: str | None = None
