@@ -19,7 +19,7 @@ def list_(*, json: AsJson = False) -> int:
             "asset": asset.name,
             "kind": asset.kind,
             "licence": asset.licence,
-            "download, MB": round(asset.download_bytes / 1e6),
+            "payload, MB": round(asset.download_bytes / 1e6),
             "on disk, MB": round(asset.bytes / 1e6),
             "here": str(asset.path or "no"),
         }
