@@ -338,9 +338,11 @@ def test_a_header_common_to_two_templates_does_not_hide_their_own_prefixes() -> 
 
 
 def test_small_gains_do_not_split_a_group() -> None:
-    rows = [[*range(100), i % 2, *[5] * 10, i] for i in range(40)]
+    rows = [[*range(96), *[200 + i % 2] * 40, 300 + i] for i in range(12)]
     (group,) = group_by_prefix(rows)
-    assert group.shared == 100
+    assert group.shared == 96
+    many = [[*range(96), *[200 + i % 2] * 40, 300 + i] for i in range(120)]
+    assert [group.shared for group in group_by_prefix(many)] == [136, 136]
 
 
 def test_identical_prompts_leave_one_token_each() -> None:
