@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import os
-import resource
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
 from optaware._io import JsonlAppender, finite_or_none, read_jsonl, storage_errors, write_jsonl
 from optaware.errors import InputError, IntegrityError, Problem, StoppedBySignal
+from optaware.models import peak_memory_bytes
 from optaware.records import EvalRecord, MeZO, RunSpec, Score, StepRecord, fingerprint, parse_record
 from optaware.store import RunFolder
 from optaware.train._batches import BatchOrder, split
@@ -289,7 +288,7 @@ class _Run:
             train_s=progress.train_s,
             eval_s=progress.eval_s,
             step_s_median=statistics.median(times) if times else None,
-            peak_memory_bytes=_peak_memory(self.loaded.model),
+            peak_memory_bytes=peak_memory_bytes(self.loaded.model),
             dev=progress.best,
             outcome="diverged" if progress.ended == "diverged" else "done",
             detail=progress.detail,
@@ -309,11 +308,3 @@ def _cut(path: Path, step: int) -> None:
 def _sync(path: Path) -> None:
     with storage_errors(path), path.open("rb") as file:
         os.fsync(file.fileno())
-
-
-def _peak_memory(model: Any) -> int:
-    """Most bytes held so far: of the GPU's memory, or of the process on CPU."""
-    device = next(model.parameters()).device
-    if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -1,0 +1,160 @@
+"""Time of one training step against two bare forward passes of the same batch.
+
+Four variants take turns in one process, so that whatever else the machine does falls on all of them alike:
+
+- `two-forwards`: the bare model twice, the least that a two-point estimate can cost.
+- `low-rank`: a whole step of the default method (draws, both probes, update; a merge every `refresh_every` steps is
+  measured apart and added in proportion).
+- `plain`: a step of the reference (four dense noise passes over the weights), one row per example.
+- `original`: the same with one row per answer option, as MeZO's own code batches.
+
+    python benchmarks/step_time.py --model smollm2-135m-instruct --rows sst2/train.jsonl
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from _result import write_result
+from optaware.models import EncodedExample, OptionScorer, encode, load_model
+from optaware.records import ModelRef, RenderedExample
+from optaware.train import SGD, LowRank, PlainMeZO, TwoPoint, ZerothOrder
+
+
+def examples(path: Path, count: int, tokenizer: Any) -> list[EncodedExample]:
+    """The first SST-2 rows as `{sentence} It was {terrible|great}`."""
+    lines = path.read_text("utf-8").splitlines()[:count]
+    rendered = [
+        RenderedExample(
+            id=str(index),
+            prompt=f"{json.loads(line)['sentence'].strip()} It was",
+            options=(" terrible", " great"),
+            label=json.loads(line)["label"],
+        )
+        for index, line in enumerate(lines)
+    ]
+    return encode(rendered, tokenizer, 1024)
+
+
+def one_row_per_option(rows: list[EncodedExample]) -> list[EncodedExample]:
+    """Each option as a row of its own."""
+    return [
+        EncodedExample(f"{row.id}/{k}", row.prompt_ids, (option,), 0)
+        for row in rows
+        for k, option in enumerate(row.option_ids)
+    ]
+
+
+def seconds(run: Callable[[], object], synchronize: Callable[[], None]) -> tuple[float, float]:
+    """Wall-clock and CPU time of a call."""
+    synchronize()
+    started, busy = time.perf_counter(), time.process_time()
+    run()
+    synchronize()
+    return time.perf_counter() - started, time.process_time() - busy
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="smollm2-135m-instruct", help="asset, hub name or path")
+    parser.add_argument("--rows", type=Path, required=True, help="SST-2 rows, JSON lines with sentence and label")
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--plain-rounds", type=int, default=3, help="rounds that the two slow variants take part in")
+    parser.add_argument("--rank", type=int, default=8)
+    parser.add_argument("--refresh-every", type=int, default=10)
+    parser.add_argument("--dtype", default="bf16", choices=["bf16", "fp32"])
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+
+    loaded = load_model(ModelRef(name=options.model, dtype=options.dtype))
+    scorer = OptionScorer(loaded.model, loaded.tokenizer)
+    batch = examples(options.rows, options.batch_size, loaded.tokenizer)
+    synchronize = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
+
+    def loss(rows: Any) -> torch.Tensor:
+        return scorer.loss(rows, "options")
+
+    def original_loss(rows: Any) -> torch.Tensor:
+        scores = scorer.option_logprobs(one_row_per_option(rows)).reshape(len(rows), -1)
+        return torch.nn.functional.cross_entropy(scores, torch.tensor([row.label for row in rows]).to(scores.device))
+
+    direction = LowRank(loaded.model, rank=options.rank, refresh_every=10**9, seed=0)
+    fast = ZerothOrder(loaded.model, loss, direction, TwoPoint(1e-3), SGD(1e-7))
+    plain = PlainMeZO(loaded.model, loss, lr=1e-7, eps=1e-3)
+    original = PlainMeZO(loaded.model, original_loss, lr=1e-7, eps=1e-3)
+
+    @torch.no_grad()
+    def two_forwards() -> None:
+        float(loss(batch))
+        float(loss(batch))
+
+    variants: dict[str, Callable[[int], object]] = {
+        "two-forwards": lambda step: two_forwards(),
+        "low-rank": lambda step: fast.step(step, [batch]),
+        "plain": lambda step: plain.step(step, [batch]),
+        "original": lambda step: original.step(step, [batch]),
+    }
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in variants}
+    for at in range(options.rounds + 1):  # the first round warms up
+        for name, run in variants.items():
+            if name in ("plain", "original") and at > options.plain_rounds:
+                continue
+            taken = seconds(partial(run, at + 1), synchronize)
+            if at:
+                times[name].append(taken)
+    merge = [
+        statistics.median(column) for column in zip(*(seconds(fast.settle, synchronize) for _ in range(3)), strict=True)
+    ]
+    middle = {name: [statistics.median(column) for column in zip(*taken, strict=True)] for name, taken in times.items()}
+    middle["low-rank"] = [
+        step + part / options.refresh_every for step, part in zip(middle["low-rank"], merge, strict=True)
+    ]
+    rows = []
+    for name, (wall, cpu) in middle.items():
+        bare_wall, bare_cpu = middle["two-forwards"]
+        row = {
+            "case": f"{Path(options.model).name}, batch {len(batch)}, {options.dtype}",
+            "variant": name,
+            "step_s": round(wall, 5),
+            "step_cpu_s": round(cpu, 5),
+            "rounds": len(times[name]),
+            "times_two_forwards": round(wall / bare_wall, 4),
+            "times_two_forwards_cpu": round(cpu / bare_cpu, 4),
+        }
+        rows.append(row)
+        print(f"{name:14s} {wall:8.4f} s ({row['times_two_forwards']:.3f} x two forwards)", end="  ")
+        print(f"{cpu:8.4f} s of CPU time ({row['times_two_forwards_cpu']:.3f} x)")
+    print(f"a merge        {merge[0]:8.4f} s, once in {options.refresh_every} steps")
+    write_result(
+        "step_time",
+        rows,
+        out=options.out,
+        settings={
+            "rank": options.rank,
+            "refresh_every": options.refresh_every,
+            "tokens_per_row": round(statistics.mean(len(row.prompt_ids) for row in batch), 1),
+            "longest_row": max(len(row.prompt_ids) for row in batch),
+            "merge_s": round(merge[0], 4),
+            "merge_cpu_s": round(merge[1], 4),
+        },
+        notes=[
+            "Medians over rounds in which the variants take turns; low-rank includes its share of a merge.",
+            "CPU time leaves out what the process waited while the machine did other work (see load_average).",
+        ],
+    )
+
+
+if __name__ == "__main__":
+    main()
