@@ -84,9 +84,9 @@ class MeZO(MethodConfig):
     ] = "gaussian"
     rank: Annotated[
         int,
-        Knob("rank of the perturbation", ("r",), baseline=(1,)),
+        Knob("rank of the perturbation", ("r",), baseline=(4,)),
         Field(ge=1),
-    ] = 1
+    ] = 4
     refresh_every: Annotated[
         int,
         Knob("steps between new right factors V", ("lazy sampling interval", "ν")),
