@@ -1,0 +1,85 @@
+"""Storage of many small factors side by side, so that an operation on all of them is one kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from optaware.train._seeds import generator
+from optaware.train.directions._sites import MatrixSite, VectorSite
+from optaware.train.directions.gaussian import gaussian_noise
+
+__all__ = ["MatrixBank", "VectorBank", "grouped"]
+
+Site = TypeVar("Site", MatrixSite, VectorSite)
+
+
+class _Bank(Generic[Site]):
+    """Rows of `height` numbers per entry of each site, all sites of one device and dtype side by side.
+
+    `learnt` and `drawn` are (height, total) in fp32 (fp64 for fp64 weights); site i owns the columns `spans[i]`.
+    """
+
+    def __init__(self, sites: Sequence[Site], lengths: Sequence[int], height: int) -> None:
+        weight = sites[0].parameter
+        self.sites: Sequence[Site] = sites
+        self.dtype, self.device = weight.dtype, weight.device
+        self.exact = torch.promote_types(self.dtype, torch.float32)
+        ends = [sum(lengths[: index + 1]) for index in range(len(lengths))]
+        self.spans = [slice(end - length, end) for end, length in zip(ends, lengths, strict=True)]
+        self.learnt = torch.zeros(height, ends[-1], dtype=self.exact, device=self.device)
+        self.drawn = torch.zeros_like(self.learnt)
+        self._source = generator(0, self.device)
+
+    def draw(self, seed: int) -> None:
+        """Draw standard normal numbers for every site, each from the seed and its own name."""
+        for site, span in zip(self.sites, self.spans, strict=True):
+            part = self.drawn[:, span]
+            part.copy_(gaussian_noise(seed, site.name, part.shape, dtype=self.exact, source=self._source))
+
+    def move(self, amount: float) -> None:
+        """`learnt ← learnt + amount·drawn`."""
+        self.learnt.add_(self.drawn, alpha=amount)
+
+
+class MatrixBank(_Bank[MatrixSite]):
+    """Left factors: A in `learnt` and U in `drawn`, both transposed, (r, Σm); `shown` (2r, Σm) is [A, scale·U]ᵀ.
+
+    `shown` has the dtype of the weights. A and U stay apart in it: in half precision their sum would round off a part
+    of scale·U as soon as A has grown.
+    """
+
+    def __init__(self, sites: Sequence[MatrixSite], rank: int) -> None:
+        super().__init__(sites, [site.shape[0] for site in sites], rank)
+        self.rank = rank
+        self.shown = torch.zeros(2 * rank, self.learnt.shape[1], dtype=self.dtype, device=self.device)
+
+    def show(self, scale: float) -> None:
+        """Let the forward pass see A and scale·U as they now are."""
+        self.shown[: self.rank].copy_(self.learnt)
+        torch.mul(self.drawn, scale, out=self.shown[self.rank :])
+
+
+class VectorBank(_Bank[VectorSite]):
+    """Vectors v in `learnt` and z in `drawn`, (1, total)."""
+
+    def __init__(self, sites: Sequence[VectorSite]) -> None:
+        super().__init__(sites, [site.parameter.numel() for site in sites], 1)
+        for site, span in zip(sites, self.spans, strict=True):
+            self.learnt[0, span].copy_(site.parameter.data.reshape(-1))
+
+    def at(self, scale: float) -> list[Tensor]:
+        """`v + scale·z` of each site, in the shape of its parameter."""
+        values = torch.add(self.learnt, self.drawn, alpha=scale)[0]
+        return [values[span].view(site.parameter.shape) for site, span in zip(self.sites, self.spans, strict=True)]
+
+
+def grouped(sites: Sequence[Site]) -> list[list[Site]]:
+    """Sites that can share a bank: those of one device and dtype."""
+    groups: dict[tuple[torch.device, torch.dtype], list[Site]] = {}
+    for site in sites:
+        groups.setdefault((site.parameter.device, site.parameter.dtype), []).append(site)
+    return list(groups.values())
