@@ -14,10 +14,9 @@ import os
 from pathlib import Path
 
 from _result import write_result
-
 from optaware._io import read_jsonl
 from optaware.execute import Subprocess
-from optaware.records import MeZO, MethodArm, ModelRef, Protocol, Schedule, StudySpec, short_id
+from optaware.records import MethodArm, MeZO, ModelRef, Protocol, Schedule, StudySpec, short_id
 from optaware.store import Store
 from optaware.study import plan_study, run_study
 from optaware.tasks import get_task

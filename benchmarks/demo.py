@@ -2,9 +2,9 @@
 
     python benchmarks/demo.py [--store FOLDER] [--out FILE]
 
-Runs the quickstart study in an empty store, with the assets already here, as `make demo` does after set-up. Memory is the
-largest sum, over all processes of the run, of what each holds for itself plus its share of what is shared (PSS), sampled
-twice a second.
+Runs the quickstart study in an empty store, with the assets already here, as `make demo` does after set-up. Memory is
+the largest sum, over all processes of the run, of what each holds for itself plus its share of what is shared (PSS),
+sampled twice a second.
 """
 
 from __future__ import annotations

@@ -36,6 +36,8 @@ def test_a_torn_tail_is_left_out_and_cut_on_resume(tmp_path: Path) -> None:
         assert len(read_journal(tmp_path / "j")[1]) == 2
     write(tmp_path / "j", 3, start=2)
     assert (tmp_path / "j").read_bytes() == whole
+    write(tmp_path / "j", 1, start=1)
+    assert len(read_journal(tmp_path / "j")[1]) == 1
 
 
 def test_twenty_thousand_probes_take_less_than_a_tenth_of_a_megabyte(tmp_path: Path) -> None:

@@ -157,7 +157,7 @@ class Decoder:
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         dtype = next(self.model.parameters()).dtype
-        token_bytes = 2 * config.num_hidden_layers * heads * size * dtype.itemsize
+        token_bytes = int(2 * config.num_hidden_layers * heads * size * dtype.itemsize)
         longest = max(len(row.prompt) + row.limit for row in rows) - shared
         return max(1, min(_MOST_ROWS, _CACHE_BYTES // (token_bytes * longest)))
 

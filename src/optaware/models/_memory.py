@@ -12,7 +12,7 @@ __all__ = ["peak_memory_bytes"]
 def peak_memory_bytes(model: Any) -> int:
     """Peak memory of this process so far, in bytes: on the model's GPU where it is on one, else resident on the host.
 
-    The peak is the process's, so a process that did other work before counts that too; worker processes do one job each.
+    The peak is the process's: a process that did other work before counts that too. Workers do one job each.
     """
     import torch
 

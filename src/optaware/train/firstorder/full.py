@@ -32,6 +32,13 @@ def refuse_half(model: nn.Module, method: str) -> None:
         )
 
 
+def _checkpoint_activations(model: Any) -> None:
+    if hasattr(model, "activation_checkpointing_enable"):  # transformers from 5.23 on
+        model.activation_checkpointing_enable({"use_reentrant": False})
+    else:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+
+
 def full(model: Any, loss: Loss, config: FOFull, seed: int) -> AdamWLearner:
     """All parameters by AdamW on fp32 master weights (see `AdamWLearner`).
 
@@ -40,7 +47,7 @@ def full(model: Any, loss: Loss, config: FOFull, seed: int) -> AdamWLearner:
     """
     refuse_half(model, config.name)
     if config.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        _checkpoint_activations(model)
     return AdamWLearner(
         model,
         loss,
