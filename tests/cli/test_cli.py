@@ -105,7 +105,7 @@ def test_all_faults_of_a_data_file_are_shown_with_their_lines(tmp_path):
         '{"label": 0}',
         '{"text": 3, "label": 0}',
     ]
-    done = run("tasks", "show", _task(tmp_path, rows), "--protocol", "free")
+    done = run("tasks", "show", _task(tmp_path, rows))
     assert done.returncode == 2, done.stdout
     for line in (2, 3, 4):
         assert f"rows.jsonl:{line}" in done.stderr

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
-from optaware.cli._options import AsJson, DataDir, StoreDir, data_dir, print_json, store_at
+from optaware.cli._options import AsJson, DataDir, ProtocolName, StoreDir, data_dir, print_json, store_at
 
 __all__ = ["app"]
 
@@ -21,7 +21,7 @@ def preview(
     *,
     template: Annotated[str, Parameter(help="Rewriter template: `oat`, `paraphrase` or a Jinja file.")] = "oat",
     rows: Annotated[int, Parameter(name=("--rows", "-n"), help="How many rows.")] = 3,
-    protocol: Annotated[str, Parameter(help="Split protocol: oat, mezo or free.")] = "oat",
+    protocol: ProtocolName = None,
     data: DataDir = None,
     json: AsJson = False,
 ) -> int:
@@ -32,13 +32,12 @@ def preview(
     task
         Built-in task or task file.
     """
+    from optaware.cli._rows import rows_of
     from optaware.data import preview as render
-    from optaware.records import Protocol, parse_record
-    from optaware.tasks import get_task, load_splits
+    from optaware.tasks import get_task
 
     chosen = get_task(task)
-    splits = load_splits(chosen, parse_record(Protocol, {"name": protocol}, "--protocol"), data_dir=data_dir(data))
-    shown = render(chosen, splits.train, template, rows)
+    shown = render(chosen, rows_of(chosen, "train", protocol, data_dir(data)), template, rows)
     if json:
         print_json(shown)
         return 0

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from optaware.cli._options import AsJson, DataDir, StoreDir, data_dir, print_json, store_at
+from optaware.cli._options import AsJson, DataDir, ProtocolName, StoreDir, data_dir, print_json, store_at
 
 __all__ = ["evaluate"]
 
@@ -15,7 +15,7 @@ def evaluate(
     /,
     *,
     task: Annotated[str, Parameter(help="Built-in task or task file.")],
-    protocol: Annotated[str, Parameter(help="Split protocol: oat, mezo or free.")] = "oat",
+    protocol: ProtocolName = None,
     split: Annotated[Literal["test", "dev", "train"], Parameter(help="Rows to score.")] = "test",
     style: Annotated[str, Parameter(help="Prompt style of the task.")] = "default",
     out: Annotated[Path | None, Parameter(help="Write the predictions here (JSONL).")] = None,
@@ -32,15 +32,15 @@ def evaluate(
     model
         Run id or folder; or a model by path, hub name or asset name.
     """
+    from optaware.cli._rows import rows_of
     from optaware.evaluate import evaluate as score
     from optaware.models import OptionScorer, encode, load_model
-    from optaware.records import ModelRef, Protocol, parse_record
+    from optaware.records import ModelRef, parse_record
     from optaware.study import model_of_run
-    from optaware.tasks import get_task, load_splits
+    from optaware.tasks import get_task
 
     chosen = get_task(task)
-    splits = load_splits(chosen, parse_record(Protocol, {"name": protocol}, "--protocol"), data_dir=data_dir(data))
-    rows = {"train": splits.train, "dev": splits.dev, "test": splits.test}[split]
+    rows = rows_of(chosen, split, protocol, data_dir(data))
     loaded = model_of_run(model, store_at(store)) or load_model(
         parse_record(ModelRef, {"name": model, "dtype": dtype}, "--dtype")
     )

@@ -3,11 +3,11 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-__all__ = ["AsJson", "DataDir", "StoreDir", "data_dir", "print_json", "print_table", "store_at"]
+__all__ = ["AsJson", "DataDir", "ProtocolName", "StoreDir", "data_dir", "print_json", "print_table", "store_at"]
 
 StoreDir = Annotated[
     Path | None,
@@ -18,6 +18,10 @@ DataDir = Annotated[
     Parameter(
         "--data-dir", help="Folder with TASK/SPLIT.jsonl files. Default: $OPTAWARE_DATA_DIR, else packaged data."
     ),
+]
+ProtocolName = Annotated[
+    Literal["oat", "mezo"] | None,
+    Parameter("--protocol", help="Take the rows of a published protocol. Default: all rows of the source's split."),
 ]
 AsJson = Annotated[bool, Parameter("--json", negative=(), help="Print JSON instead of a table.")]
 

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
-from optaware.cli._options import AsJson, DataDir, data_dir, print_json, print_table
+from optaware.cli._options import AsJson, DataDir, ProtocolName, data_dir, print_json, print_table
 
 __all__ = ["app"]
 
@@ -32,46 +32,49 @@ def show(
     task: str,
     /,
     *,
-    protocol: Annotated[str, Parameter(help="Split protocol: oat, mezo or free.")] = "oat",
+    protocol: ProtocolName = None,
     style: Annotated[str, Parameter(help="Prompt style of the task.")] = "default",
     rows: Annotated[int, Parameter(name=("--rows", "-n"), help="How many rows.")] = 2,
     data: DataDir = None,
     json: AsJson = False,
 ) -> int:
-    """Show a task's splits and the prompts and answer options of its first training rows.
+    """Show a task: its splits, and the prompts and answer options of its first rows.
 
     Parameters
     ----------
     task
         Built-in task or task file.
     """
-    from optaware.records import Protocol, parse_record
-    from optaware.tasks import get_task, load_splits
+    from optaware.records import Protocol
+    from optaware.tasks import get_task, load_rows, load_splits
 
     chosen = get_task(task)
-    splits = load_splits(chosen, parse_record(Protocol, {"name": protocol}, "--protocol"), data_dir=data_dir(data))
-    shown = [chosen.render(example, style=style).to_json() for example in splits.train[:rows]]
-    sizes = {"train": len(splits.train), "dev": len(splits.dev), "test": len(splits.test)}
-    facts = {
+    facts: dict[str, Any] = {
         "task": chosen.name,
         "title": chosen.title,
+        "description": chosen.description,
         "prompt_styles": list(chosen.prompt_styles),
-        "sizes": sizes,
-        "majority_share": round(splits.majority_share("test"), 4),
-        "drawn_from": splits.drawn_from,
-        "overlap": splits.overlap,
-        "notes": list(splits.notes),
-        "source": splits.source.to_json(),
     }
+    if protocol is None:
+        found = load_rows(chosen, "train", data_dir=data_dir(data))
+        facts |= {"rows": found.sizes, "shown_from": found.split, "source": found.source.to_json()}
+        examples = found.examples
+    else:
+        splits = load_splits(chosen, Protocol(name=protocol), data_dir=data_dir(data))
+        facts |= {
+            "rows": {"train": len(splits.train), "dev": len(splits.dev), "test": len(splits.test)},
+            "majority_share_of_test": round(splits.majority_share("test"), 4),
+            "drawn_from": splits.drawn_from,
+            "overlap": splits.overlap,
+            "notes": list(splits.notes),
+            "source": splits.source.to_json(),
+        }
+        examples = splits.train
+    shown = [chosen.render(example, style=style).to_json() for example in examples[:rows]]
     if json:
-        print_json({**facts, "rows": shown})
+        print_json({**facts, "examples": shown})
         return 0
-    print(f"{chosen.name}: {chosen.title}")
-    print(f"  {sizes['train']} train, {sizes['dev']} dev, {sizes['test']} test rows ({splits.source.kind})")
-    print(f"  majority class {100 * splits.majority_share('test'):.1f} % of the test rows")
-    print(f"  prompt styles: {', '.join(chosen.prompt_styles)}")
-    for note in splits.notes:
-        print(f"  {note}")
+    print_table(["what", ""], [[name, value] for name, value in facts.items() if value])
     for row in shown:
         print(f"--- {row['id']}\n{row['prompt']}")
         for index, option in enumerate(row["options"]):

@@ -9,7 +9,7 @@ from optaware.errors import InputError, ProblemList
 from optaware.records import Protocol
 from optaware.tasks._task import Task
 
-__all__ = ["ROLES", "Chosen", "choose"]
+__all__ = ["ROLES", "Chosen", "Role", "choose", "source_of"]
 
 Role = Literal["train", "dev", "test"]
 ROLES: tuple[Role, ...] = ("train", "dev", "test")
@@ -133,7 +133,7 @@ def _too_few(problems: ProblemList, protocol: str, split: str, needed: int, ther
 
 
 def _free(task: Task, protocol: Protocol, sizes: Mapping[str, int]) -> Chosen:
-    pools = _free_pools(task, sizes)
+    pools = source_of(task, sizes)
     problems = ProblemList()
     wanted: dict[Role, int] = {}
     for split in dict.fromkeys(pools.values()):
@@ -150,7 +150,8 @@ def _free(task: Task, protocol: Protocol, sizes: Mapping[str, int]) -> Chosen:
     return chosen
 
 
-def _free_pools(task: Task, sizes: Mapping[str, int]) -> dict[Role, str]:
+def source_of(task: Task, sizes: Mapping[str, int]) -> dict[Role, str]:
+    """The source split that serves each role, whatever splits there are; one split alone serves all three."""
     if len(sizes) == 1:
         (only,) = sizes
         return dict.fromkeys(ROLES, only)

@@ -10,11 +10,11 @@ from typing import Any, Literal
 
 from optaware._io import canonical_json
 from optaware.records import DataSource, Example, Protocol, Record
-from optaware.tasks._protocols import ROLES, choose
+from optaware.tasks._protocols import ROLES, Role, choose, source_of
 from optaware.tasks._sources import load_pools
 from optaware.tasks._task import Task
 
-__all__ = ["Splits", "load_splits"]
+__all__ = ["Rows", "Splits", "load_rows", "load_splits"]
 
 
 class Splits(Record):
@@ -82,6 +82,34 @@ def load_splits(task: Task, protocol: Protocol, *, data_dir: Path | None = None)
         overlap={f"{a}/{b}": _shared(keys[a], keys[b]) for a, b in combinations(ROLES, 2)},
         notes=tuple(notes),
     )
+
+
+class Rows(Record):
+    """All rows of one source split, without a protocol: to look at, or to score whole."""
+
+    examples: tuple[Example, ...]
+    source: DataSource
+    split: str
+    """The source split that they are."""
+    sizes: dict[str, int]
+    """Rows of every split that the source has."""
+
+
+def load_rows(task: Task, role: Role, *, data_dir: Path | None = None) -> Rows:
+    """Read all rows of the source split that serves `role`: for `test`, the one that protocols draw test rows from.
+
+    Args:
+        task: The task.
+        role: `train`, `dev` or `test`. A source with one split only serves all three from it.
+        data_dir: As in `load_splits`.
+
+    Raises:
+        InputError: No source has the rows, or rows are wrong (all faults, each with file and line).
+    """
+    pools = load_pools(task, data_dir)
+    sizes = {split: len(rows) for split, rows in pools.examples.items()}
+    split = source_of(task, sizes)[role]
+    return Rows(examples=tuple(pools.examples[split]), source=pools.source, split=split, sizes=sizes)
 
 
 def _key(task: Task, example: Example) -> str:
