@@ -16,12 +16,27 @@ from optaware.records.example import (
 )
 from optaware.records.fingerprint import FINGERPRINT_VERSION, fingerprint, short_id
 from optaware.records.methods import FOFull, FOLoRA, Knob, Method, MethodConfig, MeZO, ZeroShot, surface
+from optaware.records.plan import (
+    AblationEntry,
+    AblationPlan,
+    Action,
+    Diagnostic,
+    EncodingDamage,
+    PageFacts,
+    PlanDocument,
+    PlanItem,
+    PlanValue,
+    Repair,
+)
 from optaware.records.result import Contrast, Interval, Prediction, RunResult, Score
 from optaware.records.run import DataRef, EvalRecord, ModelRef, RunSpec, RunStatus, Schedule, StepRecord
 from optaware.records.study import CorpusSpec, GateSpec, MethodArm, StudySpec, VariantSpec
 
 __all__ = [
     "FINGERPRINT_VERSION",
+    "AblationEntry",
+    "AblationPlan",
+    "Action",
     "AutomaticCheck",
     "Candidate",
     "ChatMessage",
@@ -34,6 +49,8 @@ __all__ = [
     "DataSource",
     "DatasetCard",
     "Decision",
+    "Diagnostic",
+    "EncodingDamage",
     "EvalRecord",
     "Example",
     "FOFull",
@@ -46,11 +63,16 @@ __all__ = [
     "MethodArm",
     "MethodConfig",
     "ModelRef",
+    "PageFacts",
     "ParseFailure",
+    "PlanDocument",
+    "PlanItem",
+    "PlanValue",
     "Prediction",
     "Protocol",
     "Record",
     "RenderedExample",
+    "Repair",
     "RunResult",
     "RunSpec",
     "RunStatus",

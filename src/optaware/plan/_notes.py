@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+from typing import Literal
+
+from optaware.records import Diagnostic, Repair
+
+__all__ = ["Notes", "quote"]
+
+
+def quote(text: str, limit: int = 200) -> str:
+    """Text short enough to show."""
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
+class Notes:
+    """Gathers what was noticed and mended while one piece of text is read."""
+
+    def __init__(self, line: int | None = None) -> None:
+        self.line = line
+        self.diagnostics: list[Diagnostic] = []
+        self.repairs: list[Repair] = []
+
+    def error(self, code: str, given: str, why: str, next: str, line: int | None = None) -> None:
+        """Something that was not understood."""
+        self._note("error", code, given, why, next, line)
+
+    def warn(self, code: str, given: str, why: str, next: str, line: int | None = None) -> None:
+        """Something that was understood but is probably not meant."""
+        self._note("warning", code, given, why, next, line)
+
+    def repaired(self, code: str, before: str, after: str, line: int | None = None) -> None:
+        """A change made in order to read the text."""
+        self.repairs.append(
+            Repair(code=code, before=quote(before, 2000), after=quote(after, 2000), line=line or self.line)
+        )
+
+    def _note(
+        self, level: Literal["error", "warning"], code: str, given: str, why: str, next: str, line: int | None
+    ) -> None:
+        self.diagnostics.append(
+            Diagnostic(level=level, code=code, given=quote(given), why=why, next=next, line=line or self.line)
+        )
