@@ -49,6 +49,7 @@ def print_table(columns: list[str], rows: list[list[Any]], title: str | None = N
     """Print a table to standard output: drawn on a terminal, tab-separated otherwise."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     console = Console()
     if not console.is_terminal:
@@ -58,5 +59,6 @@ def print_table(columns: list[str], rows: list[list[Any]], title: str | None = N
         return
     table = Table(*columns, title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for row in rows:
-        table.add_row(*("" if cell is None else str(cell) for cell in row))
+        # Text, because a plain string is read as markup, where "[abc]" vanishes.
+        table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
     console.print(table)

@@ -28,7 +28,7 @@ class JobProgress:
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
             self._bars = Progress(
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(bar_width=24),
                 MofNCompleteColumn(),
                 TimeRemainingColumn(elapsed_when_finished=True),
@@ -44,7 +44,7 @@ class JobProgress:
     def say(self, line: str) -> None:
         """Print one line above the bars."""
         if self._bars is not None:
-            self._bars.console.print(line, highlight=False, soft_wrap=True)
+            self._bars.console.print(line, markup=False, highlight=False, soft_wrap=True)
         else:
             print(line, file=sys.stderr, flush=True)
 
