@@ -8,13 +8,12 @@ Four variants take turns in one process, so that whatever else the machine does 
 - `plain`: a step of the reference (four dense noise passes over the weights), one row per example.
 - `original`: the same with one row per answer option, as MeZO's own code batches.
 
-    python benchmarks/step_time.py --model smollm2-135m-instruct --rows sst2/train.jsonl
+    python benchmarks/step_time.py --model smollm2-135m-instruct
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable
@@ -26,23 +25,16 @@ import torch
 
 from _result import write_result
 from optaware.models import EncodedExample, OptionScorer, encode, load_model
-from optaware.records import ModelRef, RenderedExample
+from optaware.records import ModelRef, Protocol
+from optaware.tasks import get_task, load_splits
 from optaware.train import SGD, LowRank, PlainMeZO, TwoPoint, ZerothOrder
 
 
-def examples(path: Path, count: int, tokenizer: Any) -> list[EncodedExample]:
-    """The first SST-2 rows as `{sentence} It was {terrible|great}`."""
-    lines = path.read_text("utf-8").splitlines()[:count]
-    rendered = [
-        RenderedExample(
-            id=str(index),
-            prompt=f"{json.loads(line)['sentence'].strip()} It was",
-            options=(" terrible", " great"),
-            label=json.loads(line)["label"],
-        )
-        for index, line in enumerate(lines)
-    ]
-    return encode(rendered, tokenizer, 1024)
+def examples(count: int, tokenizer: Any, data: Path | None) -> list[EncodedExample]:
+    """SST-2 rows as `{sentence} It was {terrible|great}`."""
+    task = get_task("sst2")
+    rows = load_splits(task, Protocol(name="free", train=count, dev=8, test=8), data_dir=data).train
+    return encode([task.render(row) for row in rows], tokenizer, 1024)
 
 
 def one_row_per_option(rows: list[EncodedExample]) -> list[EncodedExample]:
@@ -66,7 +58,7 @@ def seconds(run: Callable[[], object], synchronize: Callable[[], None]) -> tuple
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="smollm2-135m-instruct", help="asset, hub name or path")
-    parser.add_argument("--rows", type=Path, required=True, help="SST-2 rows, JSON lines with sentence and label")
+    parser.add_argument("--data", type=Path, help="folder of data sets; by default as for any run")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--plain-rounds", type=int, default=3, help="rounds that the two slow variants take part in")
@@ -80,7 +72,7 @@ def main() -> None:
 
     loaded = load_model(ModelRef(name=options.model, dtype=options.dtype))
     scorer = OptionScorer(loaded.model, loaded.tokenizer)
-    batch = examples(options.rows, options.batch_size, loaded.tokenizer)
+    batch = examples(options.batch_size, loaded.tokenizer, options.data)
     synchronize = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
 
     def loss(rows: Any) -> torch.Tensor:

@@ -349,9 +349,32 @@ def test_matrices_that_no_known_module_applies_are_refused() -> None:
 
     around = Around()
     direction = LowRank(around, rank=1, refresh_every=1, seed=0)
+    with pytest.raises(ModelError, match=r"inner\.weight"):
+        direction.prepare(lambda: around(torch.ones(1, 3)))
+
+
+@pytest.mark.parametrize(("name", "groups"), [("llama", [3, 2, 3, 2]), ("gpt2", [])])
+@torch.no_grad()
+def test_projections_of_one_input_share_a_product(kit: Any, name: str, groups: list[int]) -> None:
+    model = family(kit, name).double()
+    direction = LowRank(model, rank=2, refresh_every=1, seed=0)
+    loss, batch = exact_loss(model), kit.rows(4)
     direction.begin(1)
-    with pytest.raises(ModelError, match=r"inner\.weight"), direction.at(1, 0.1):
-        around(torch.ones(1, 3))
+    with direction.at(1, 0.1):
+        apart = float(loss(batch))
+    direction.prepare(lambda: loss(batch))
+    members = [matrix._group for matrix in direction.matrices if matrix._group is not None]
+    assert [members.count(group) for group in dict.fromkeys(members)] == groups
+    with direction.at(1, 0.1):
+        assert float(loss(batch)) == pytest.approx(apart, rel=1e-12)
+    direction.begin(2)
+    z = direction.written_out(1)
+    stored = {key: each.data.clone() for key, each in model.named_parameters()}
+    with direction.at(1, 0.1):
+        together = float(loss(batch))
+    for key, each in model.named_parameters():
+        each.data.copy_(stored[key] + 0.1 * z[key])
+    assert float(loss(batch)) == pytest.approx(together, rel=1e-9)
 
 
 def test_frozen_parameters_stay() -> None:

@@ -48,6 +48,7 @@ class ZerothOrder:
         self.model, self.loss = model, loss
         self.direction, self.estimator, self.update = direction, estimator, update
         self.queries, self.seed = queries, seed
+        self._prepared = False
 
     @torch.no_grad()
     def step(self, step: int, parts: Sequence[Sequence[EncodedExample]]) -> StepResult:
@@ -57,6 +58,9 @@ class ZerothOrder:
         def loss() -> float:
             return sum(float(self.loss(part)) * len(part) / size for part in parts)
 
+        if not self._prepared:
+            self.direction.prepare(lambda: self.loss(parts[0]))
+            self._prepared = True
         self.direction.begin(step)
         seeds = [derive_seed(self.seed, "probe", step, query) for query in range(self.queries)]
         probe = self.estimator.estimate(self.direction, loss, seeds)

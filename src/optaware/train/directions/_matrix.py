@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,14 @@ from optaware.train.directions._sites import MatrixSite, embedding_scale
 from optaware.train.directions.gaussian import gaussian_noise
 
 __all__ = ["MatrixFactors"]
+
+
+class SharedInput(Protocol):
+    """Makes the products of one input with the right factors of several matrices."""
+
+    def product(self, member: MatrixFactors, place: slice, value: Tensor) -> Tensor:
+        """The product for one of them."""
+        ...
 
 
 class MatrixFactors:
@@ -34,7 +42,8 @@ class MatrixFactors:
         self.left = bank.shown[:, span]  # [A, scale·U]ᵀ, (2r, m)
         self.right = torch.zeros(site.shape[1], 2 * self.rank, dtype=weight.dtype, device=weight.device)  # [V, V]
         self.residual = torch.zeros_like(weight.data) if weight.dtype.itemsize < 4 else None
-        self.uses = [0] * len(site.users)
+        self._group: SharedInput | None = None
+        self._place = slice(0, 2 * self.rank)
 
     def draw_right(self, seed: int, source: torch.Generator) -> None:
         """Draw V; nothing learnt may be left in A."""
@@ -55,29 +64,37 @@ class MatrixFactors:
         merge_product(self.site.parameter.data, self.residual, left, right, factor)
         self.learnt.zero_()
 
+    def join(self, group: SharedInput, place: slice, right: Tensor) -> None:
+        """Let `group` make the products with V, which from now on lies in the columns `place` of its `right`."""
+        self._group, self._place, self.right = group, place, right[:, place]
+
+    def _inner(self, value: Tensor) -> Tensor:
+        """`value · [V, V]`, (tokens, 2r)."""
+        if self._group is not None:
+            return self._group.product(self, self._place, value)
+        return value.reshape(-1, self.right.shape[0]) @ self.right
+
     def attach(self, is_on: Callable[[], bool]) -> list[RemovableHandle]:
         """Add the side products to the outputs of the matrix's modules, whenever `is_on()`."""
         return [
-            module.register_forward_hook(self._embedding(at, is_on) if kind == "embedding" else self._linear(at, is_on))
-            for at, (module, kind) in enumerate(self.site.users)
+            module.register_forward_hook(self._embedding(is_on) if kind == "embedding" else self._linear(is_on))
+            for module, kind in self.site.users
         ]
 
-    def _linear(self, at: int, is_on: Callable[[], bool]) -> Callable[..., Tensor | None]:
+    def _linear(self, is_on: Callable[[], bool]) -> Callable[..., Tensor | None]:
         def add(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
             if not is_on():
                 return None
-            self.uses[at] += 1
-            inner = args[0].reshape(-1, self.right.shape[0]) @ self.right  # (tokens, 2r)
+            inner = self._inner(args[0])
             output.view(-1, self.left.shape[1]).addmm_(inner, self.left)
             return output
 
         return add
 
-    def _embedding(self, at: int, is_on: Callable[[], bool]) -> Callable[..., Tensor | None]:
+    def _embedding(self, is_on: Callable[[], bool]) -> Callable[..., Tensor | None]:
         def add(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
             if not is_on():
                 return None
-            self.uses[at] += 1
             inner = self.left.index_select(1, args[0].reshape(-1)).t() * embedding_scale(module)  # (tokens, 2r)
             output.view(-1, self.right.shape[0]).addmm_(inner, self.right.t())
             return output

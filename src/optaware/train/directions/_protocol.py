@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -10,6 +11,10 @@ __all__ = ["Direction"]
 
 class Direction(Protocol):
     """How z is drawn and applied. z(seed) is a function of the seed and of each parameter's name, never of order."""
+
+    def prepare(self, run: Callable[[], object]) -> None:
+        """Look at one unperturbed forward pass, which `run` makes. Called once, before the first step of a process."""
+        ...
 
     def begin(self, step: int) -> None:
         """Get ready for the probes of `step`; whatever is redrawn from time to time is redrawn here."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from optaware.errors import ModelError, Problem
 from optaware.train._seeds import derive_seed, generator
 from optaware.train.directions._bank import MatrixBank, VectorBank, grouped
+from optaware.train.directions._inputs import trace
 from optaware.train.directions._matrix import MatrixFactors
 from optaware.train.directions._sites import find_sites
 from optaware.train.directions._vector import VectorCopy, compute_in_fp32
@@ -62,7 +63,6 @@ class LowRank:
         self._drawn: int | None = None
         self._pending = 1.0  # decay that the stored matrices have not had yet
         self._on = False
-        self._checked = False
         self._parts: list[MatrixFactors | VectorCopy] = [*self.matrices, *self.vectors]
         self._hooks = [hook for part in self._parts for hook in part.attach(self._is_on)]
         norms = {id(site.module): site for site in vectors if site.kind == "module"}
@@ -72,6 +72,22 @@ class LowRank:
 
     def _is_on(self) -> bool:
         return self._on
+
+    def prepare(self, run: Callable[[], object]) -> None:
+        """Let the model run once, unperturbed, to see that every matrix is reached and which ones share an input.
+
+        Raises:
+            ModelError: A matrix is used without a call of its module, so a perturbation would not act.
+        """
+        if missed := trace(self.matrices, run):
+            raise ModelError(
+                Problem(
+                    "direction-unsupported",
+                    ", ".join(missed[:5]) + (" ..." if len(missed) > 5 else ""),
+                    "a forward pass did not call the modules of these matrices, so a perturbation would not act",
+                    'Freeze these parameters (requires_grad_(False)) or use direction: "gaussian".',
+                )
+            )
 
     def begin(self, step: int) -> None:
         """Redraw V when `step` begins a new period; what was learnt is merged into the weights first."""
@@ -111,21 +127,6 @@ class LowRank:
             self._on = False
             for vector in self.vectors:
                 vector.take_out()
-        if not self._checked:
-            self._check_reached()
-
-    def _check_reached(self) -> None:
-        missed = [matrix.site.name for matrix in self.matrices if not all(matrix.uses)]
-        if missed:
-            raise ModelError(
-                Problem(
-                    "direction-unsupported",
-                    ", ".join(missed[:5]) + (" ..." if len(missed) > 5 else ""),
-                    "a forward pass did not call the modules of these matrices, so a perturbation would not act",
-                    'Freeze these parameters (requires_grad_(False)) or use direction: "gaussian".',
-                )
-            )
-        self._checked = True
 
     def written_out(self, seed: int) -> dict[str, Tensor]:
         """z(seed) as dense tensors by parameter name, with V as it now is: for checks against other implementations."""
