@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from optaware.cli._options import AsJson, print_json
+from optaware.cli._options import AsJson, print_json, print_table
 
 if TYPE_CHECKING:
+    from optaware.plan import CheckReport, FolderScore, PlanScore
     from optaware.records import PlanDocument
 
 __all__ = ["app"]
@@ -77,6 +78,83 @@ def render(
     return 0 if read.understood else 1
 
 
+@app.command
+def check(
+    plan: PlanFile,
+    /,
+    *,
+    k: Annotated[int | None, Parameter(name=("-k", "--top"), help="How many ablations were asked for.")] = None,
+    method: Annotated[str | None, Parameter(help="Method that the plan is about: its parts and baselines.")] = None,
+    seeds: Annotated[int, Parameter(help="Seeds per run, for the number of runs.")] = 1,
+    json: AsJson = False,
+) -> int:
+    """Check a plan before anything is spent on it. Exit code 1 when there are errors, 0 with only warnings.
+
+    Parameters
+    ----------
+    plan
+        A plan in any shape that `plan parse` reads; `-` for standard input.
+    """
+    from optaware.plan import check_plan
+
+    document = _read(plan)
+    report = check_plan(document.plan, k=k, method=method, seeds=seeds)
+    if json:
+        print_json(report.to_json())
+    else:
+        _print_check(report)
+    _tell(document, plan)
+    return 1 if report.has_errors or not document.understood else 0
+
+
+@app.command
+def score(
+    plan: PlanFile,
+    /,
+    *,
+    reference: Annotated[Path, Parameter(help="Reference plan, or folder of reference plans.")],
+    k: Annotated[int | None, Parameter(name=("-k", "--top"), help="Count only the first k entries.")] = None,
+    json: AsJson = False,
+) -> int:
+    """Score a plan against a reference: precision, recall, F1 and nDCG, matched by words, offline.
+
+    With two folders, files of the same name (without ending) are compared and averaged over papers; a plan that is
+    missing or cannot be read counts as zero, is named, and makes the exit code 1.
+
+    Parameters
+    ----------
+    plan
+        A plan in any shape that `plan parse` reads, `-` for standard input, or a folder of plans.
+    """
+    from optaware.errors import InputError
+    from optaware.plan import score_folders, score_plan
+
+    if plan.is_dir() != reference.is_dir():
+        raise InputError.of(
+            "score-file-and-folder", f"{plan} and {reference}", "one is a folder, the other not", "Give two of a kind."
+        )
+    if plan.is_dir():
+        folder = score_folders(plan, reference, k=k)
+        if json:
+            print_json(folder.to_json())
+        else:
+            _print_folder(folder)
+        for paper in folder.faults:
+            print(f"warning: {paper.paper}: {paper.fault}", file=sys.stderr)
+        for name in folder.without_reference:
+            print(f"warning: {name}: no reference for this paper; it is not counted", file=sys.stderr)
+        return 1 if folder.faults else 0
+    document, wanted = _read(plan), _read(reference)
+    found = score_plan(document.plan, wanted.plan, k=k)
+    if json:
+        print_json(found.to_json())
+    else:
+        _print_score(found)
+    _tell(document, plan)
+    _tell(wanted, reference)
+    return 0 if document.understood and wanted.understood else 1
+
+
 def _read(file: Path) -> PlanDocument:
     from optaware.plan import MAX_BYTES, parse_plan, read_plan
 
@@ -96,3 +174,47 @@ def _tell(document: PlanDocument, file: Path) -> None:
     for found in document.all_diagnostics:
         place = f"{file}:{found.line}" if found.line else str(file)
         print(f"{found.level}: {place}: {found.given}: {found.why}. {found.next} [{found.code}]", file=sys.stderr)
+
+
+def _print_check(report: CheckReport) -> None:
+    rows = [
+        [
+            entry.rank,
+            entry.name,
+            entry.action,
+            (entry.component or "-") + ("" if entry.sure or not entry.component else "?") if report.method else None,
+            ", ".join(f"{value.text} (baseline)" if value.baseline else value.text for value in entry.values),
+            ", ".join(dict.fromkeys(metric.name or f"{metric.text} (unknown)" for metric in entry.metrics)),
+            entry.runs,
+        ]
+        for entry in report.entries
+    ]
+    print_table(["rank", "name", "action", "component", "values", "metrics", "runs"], rows)
+    for finding in report.findings:
+        hint = f" Suggested name: {finding.suggestion}." if finding.suggestion else ""
+        place = f"{finding.level}: rank {finding.rank}: {finding.given}"
+        print(f"{place}: {finding.why}. {finding.next}{hint} [{finding.code}]")
+    seeds = f" for {report.seeds} seeds" if report.seeds > 1 else ""
+    errors = sum(finding.level == "error" for finding in report.findings)
+    print(f"{errors} errors, {len(report.findings) - errors} warnings; {report.runs} runs with the baseline{seeds}.")
+
+
+def _print_score(found: PlanScore) -> None:
+    print_table(["planned", "reference", "why"], [[pair.planned, pair.reference, pair.why] for pair in found.pairs])
+    print(
+        f"precision {found.precision:.3f}  recall {found.recall:.3f}  F1 {found.f1:.3f}  nDCG {found.ndcg:.3f}\n"
+        f"{found.matched} of {found.reference} reference ablations matched, {found.unmatched} of {found.planned} "
+        f"planned ones match none, {found.unclear} pairs unclear (counted as no match); matcher {found.matcher}"
+    )
+
+
+def _print_folder(folder: FolderScore) -> None:
+    rows = [
+        [paper.paper, *(f"{getattr(paper.score, mean.measure):.3f}" for mean in folder.means)]
+        for paper in folder.papers
+    ]
+    print_table(["paper", *(mean.measure for mean in folder.means)], rows)
+    for mean in folder.means:
+        bounds = f" [{mean.interval.low:.3f}, {mean.interval.high:.3f}] (95 %)" if mean.interval else ""
+        print(f"{mean.measure}: {mean.mean:.3f}{bounds}")
+    print(f"{len(folder.papers)} papers, matcher {folder.matcher}")

@@ -86,11 +86,20 @@ def _run_by_run(text: str, name: str, runs: list[str]) -> tuple[str, int, int, s
 
 
 def _plausible(text: str) -> bool:
-    """Whether every non-ASCII character is one that people write (not a control, a private or unassigned one)."""
-    for char in set(text):
+    """Whether every non-ASCII character is one that people write.
+
+    Never controls, private or unassigned characters. Two-byte sequences alone are weak evidence, so without a longer
+    one beside them only everyday Latin, Greek and Cyrillic letters count.
+    """
+    chars = {char for char in set(text) if char > "\x7f"}
+    strong = any(char > "\u07ff" for char in chars)
+    for char in chars:
         code = ord(char)
-        if code < 0x80 or 0xA0 <= code <= 0x17F or 0x370 <= code <= 0x3D6 or 0x400 <= code <= 0x45F:
-            continue
-        if code < 0x800 or unicodedata.category(char) in ("Cc", "Co", "Cn", "Cs"):
+        # Planes 1 to 3 gain emoji and ideographs every year that this Python's tables may not know yet.
+        if unicodedata.category(char) in ("Cc", "Co", "Cs") or (
+            unicodedata.category(char) == "Cn" and not 0x10000 <= code < 0x40000
+        ):
+            return False
+        if not strong and not (0xA0 <= code <= 0x17F or 0x370 <= code <= 0x3D6 or 0x400 <= code <= 0x45F):
             return False
     return True

@@ -4,15 +4,13 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from optaware.errors import InputError
+from optaware.plan._limits import check_size
 from optaware.plan._notes import Notes
 from optaware.plan._page_item import is_entry_heading, read_item, starts_entry
 from optaware.records import PageFacts, PlanItem
 
-__all__ = ["MAX_ENTRIES", "MAX_PLAN_CHARS", "PALETTES", "PageText", "check_size", "is_page", "read_page"]
+__all__ = ["PALETTES", "PageText", "is_page", "read_page"]
 
-MAX_ENTRIES = 1000
-MAX_PLAN_CHARS = 1_000_000
 PALETTES: dict[Literal["author", "reviewer"], tuple[str, str, str, str]] = {
     "author": ("#f3e5f5", "#e1bee7", "#9c27b0", "#7b1fa2"),
     "reviewer": ("#e8f5e8", "#c8e6c9", "#4caf50", "#2e7d32"),
@@ -34,23 +32,6 @@ class PageText:
 def is_page(text: str) -> bool:
     """Whether a text has the boxes, the title or an entry of a rendered page or Markdown plan."""
     return _MARKS.search(text) is not None
-
-
-def check_size(entries: int, characters: int, where: str) -> None:
-    """Refuse what is too large to be one plan.
-
-    Raises:
-        InputError: More entries or characters than a plan may have.
-    """
-    for given, limit, unit in ((entries, MAX_ENTRIES, "entries"), (characters, MAX_PLAN_CHARS, "characters")):
-        if given > limit:
-            raise InputError.of(
-                "plan-too-large",
-                f"{given} {unit}",
-                f"the entries of one plan may have {limit} {unit}",
-                "Give one plan at a time.",
-                where,
-            )
 
 
 def read_page(text: str, where: str, notes: Notes) -> tuple[Literal["page", "markdown"], PageText]:

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from optaware.errors import InputError
+from optaware.plan._limits import check_document, check_size, check_values
 from optaware.plan._mojibake import mend, suspicious
 from optaware.plan._notes import Notes
-from optaware.plan._page import PageText, check_size, is_page, read_page
+from optaware.plan._page import PageText, is_page, read_page
 from optaware.plan._rows import read_rows
 from optaware.plan._text import MAX_BYTES, decode
 from optaware.records import EncodingDamage, PageFacts, PlanDocument, PlanItem, Repair, parse_record
@@ -72,6 +73,7 @@ def parse_plan(data: bytes | str, where: str = "<text>") -> PlanDocument:
             "Look whether the text was cut off, or its <predictions> block is empty.",
             where,
         )
+    check_values(items, where)
     return PlanDocument(
         read_from=read_from,
         page=facts,
@@ -189,6 +191,7 @@ def _own_document(text: str, where: str) -> PlanDocument | None:
         raise InputError.of(
             "malformed", where, f"not valid JSON ({error})", "Write the document again with `plan parse --json`.", where
         ) from error
+    check_document(value, where)
     document = parse_record(PlanDocument, value, where)
-    check_size(len(document.items), 0, where)
+    check_values(document.items, where)
     return document

@@ -5,8 +5,8 @@ from typing import Any, Literal
 
 from optaware.plan._entry import FIELDS, entry_of_row
 from optaware.plan._json_text import Brackets, clean, loads, loads_mended
+from optaware.plan._limits import check_size
 from optaware.plan._notes import Notes
-from optaware.plan._page import check_size
 from optaware.records import PlanItem
 
 __all__ = ["read_rows"]

@@ -6,9 +6,9 @@ import ast
 import math
 import re
 import warnings
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import FailFast, Field, model_validator
 
 from optaware.records._base import Record
 
@@ -149,7 +149,7 @@ class AblationEntry(Record):
     ablated_part: str = Field(min_length=1)
     action: Action
     replacement: tuple[PlanValue, ...] | dict[str, PlanValue] | None = None
-    metrics: tuple[str, ...] = ()
+    metrics: Annotated[tuple[str, ...], FailFast()] = ()
 
     @model_validator(mode="after")
     def _one_line_each(self) -> Self:
@@ -254,8 +254,8 @@ class PlanItem(Record):
     entry: AblationEntry | None
     source: str | None = None
     line: int | None = None
-    diagnostics: tuple[Diagnostic, ...] = ()
-    repairs: tuple[Repair, ...] = ()
+    diagnostics: Annotated[tuple[Diagnostic, ...], FailFast()] = ()
+    repairs: Annotated[tuple[Repair, ...], FailFast()] = ()
 
 
 class PlanDocument(Record):
@@ -264,11 +264,11 @@ class PlanDocument(Record):
     format: Literal["optaware-plan/1"] = "optaware-plan/1"
     read_from: Literal["page", "markdown", "jsonl", "json", "reply"]
     page: PageFacts = PageFacts()
-    encoding: tuple[EncodingDamage, ...] = ()
+    encoding: Annotated[tuple[EncodingDamage, ...], FailFast()] = ()
     trace: str | None = None
-    items: tuple[PlanItem, ...] = ()
-    diagnostics: tuple[Diagnostic, ...] = ()
-    repairs: tuple[Repair, ...] = ()
+    items: Annotated[tuple[PlanItem, ...], FailFast()] = ()
+    diagnostics: Annotated[tuple[Diagnostic, ...], FailFast()] = ()
+    repairs: Annotated[tuple[Repair, ...], FailFast()] = ()
 
     @property
     def plan(self) -> AblationPlan:

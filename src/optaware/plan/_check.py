@@ -1,0 +1,250 @@
+from __future__ import annotations
+
+import re
+from collections import Counter
+from typing import Literal
+
+from optaware.errors import InputError
+from optaware.plan._metrics import NamedMetric, name_metric
+from optaware.plan._report import CheckedEntry, CheckedValue, CheckReport, Finding
+from optaware.plan._surface import Component, component_of, method_config, named_by, same_value
+from optaware.plan._words import content_words, normal_text
+from optaware.records import AblationEntry, AblationPlan, MethodConfig, PlanValue
+
+__all__ = ["check_plan", "is_removal"]
+
+_REMOVAL = re.compile(r"(?:no|without|w/o|omit|drop|disable|remove)\b.*|none|off|disabled|removed|nothing|n/a", re.S)
+_BASELINE = re.compile(
+    r".*\b(?:baseline|default|original|unchanged|as proposed|as in the paper|ours|full method|current)\b.*", re.S
+)
+_GENERIC = frozenset(
+    [
+        "ablation",
+        "study",
+        "experiment",
+        "exp",
+        "entry",
+        "item",
+        "variant",
+        "test",
+        "part",
+        "component",
+        "setting",
+        "config",
+        "no",
+        "number",
+    ]
+)
+_COUNT = re.compile(r"[a-z]|[0-9]{1,4}[a-z]?|[ivx]{1,5}|one|two|three|four|five")
+
+
+def check_plan(plan: AblationPlan, *, k: int | None = None, method: str | None = None, seeds: int = 1) -> CheckReport:
+    """Check a plan before anything is spent on it.
+
+    Args:
+        plan: The plan.
+        k: How many ablations were asked for; later ones are left out, and that is an error of the plan.
+        method: Name of the method that it is about; its config tells baselines and which parts exist.
+        seeds: Seeds per run.
+
+    Returns:
+        Findings, and the first k entries as they would be run. The baseline is run once for the whole plan; a value
+        given twice, or by two entries for the same part, is run once. A dict of replacements is one joint setting.
+
+    Raises:
+        InputError: k or seeds below 1, or an unknown method.
+    """
+    for given, name in ((k, "k"), (seeds, "seeds")):
+        if given is not None and given < 1:
+            raise InputError.of(
+                "count-below-one", f"{name} = {given}", "it counts things", f"Give {name} of 1 or more."
+            )
+    checker = _Checker(method_config(method) if method else None)
+    kept, beyond = plan.entries[:k], plan.entries[len(plan.entries) if k is None else k :]
+    entries = tuple(checker.entry(rank, entry) for rank, entry in enumerate(kept, start=1))
+    for rank, entry in enumerate(beyond, start=len(kept) + 1):
+        checker.found("error", "beyond-k", rank, entry, f"rank {rank}", f"{k} were asked for", "Leave it out.")
+    checker.names(plan.entries)
+    return CheckReport(
+        k=k,
+        method=method,
+        seeds=seeds,
+        entries=entries,
+        left_out=tuple(entry.name for entry in beyond),
+        findings=tuple(sorted(checker.findings, key=lambda finding: finding.rank or 0)),
+        runs=seeds * (1 + sum(entry.runs for entry in entries)),
+    )
+
+
+def is_removal(value: PlanValue) -> bool:
+    """Whether an alternative means that the part is taken away: none, off, "no …", "without …"."""
+    return value.kind == "none" or value.value is False or _REMOVAL.fullmatch(normal_text(value.text)) is not None
+
+
+class _Checker:
+    """Gathers findings over the entries of one plan."""
+
+    def __init__(self, config: type[MethodConfig] | None) -> None:
+        self.config = config
+        self.findings: list[Finding] = []
+        self.planned: set[tuple[frozenset[str], str]] = set()
+        self.whole: dict[tuple[frozenset[str], str, frozenset[str]], str] = {}
+
+    def found(
+        self,
+        level: Literal["error", "warning"],
+        code: str,
+        rank: int,
+        entry: AblationEntry,
+        given: str,
+        why: str,
+        next: str,
+        suggestion: str | None = None,
+    ) -> None:
+        """Note one finding."""
+        self.findings.append(
+            Finding(
+                level=level,
+                code=code,
+                rank=rank,
+                name=entry.name,
+                given=given,
+                why=why,
+                next=next,
+                suggestion=suggestion,
+            )
+        )
+
+    def entry(self, rank: int, entry: AblationEntry) -> CheckedEntry:
+        """Check one entry."""
+        component = self._component(rank, entry)
+        values = tuple(self._value(rank, entry, value, component) for value in entry.values)
+        self._action(rank, entry)
+        self._duplicates(rank, entry)
+        return CheckedEntry(
+            rank=rank,
+            name=entry.name,
+            ablated_part=entry.ablated_part,
+            action=entry.action,
+            component=component.field if component else None,
+            sure=component.sure if component else False,
+            values=values,
+            metrics=self._metrics(rank, entry),
+            runs=self._runs(entry, values),
+        )
+
+    def names(self, entries: tuple[AblationEntry, ...]) -> None:
+        """Names must be unique, and should say what is ablated."""
+        counts = Counter(normal_text(entry.name) for entry in entries)
+        for rank, entry in enumerate(entries, start=1):
+            suggestion = _telling_name(entry)
+            if counts[normal_text(entry.name)] > 1:
+                why = "another entry has the same name"
+                self.found("error", "name-twice", rank, entry, entry.name, why, "Name each differently.", suggestion)
+            elif _is_generic(entry.name):
+                why = "the name does not say what is ablated"
+                self.found("warning", "name-generic", rank, entry, entry.name, why, "Rename it.", suggestion)
+
+    def _component(self, rank: int, entry: AblationEntry) -> Component | None:
+        if self.config is None:
+            return None
+        component = component_of(entry.ablated_part, self.config)
+        part = entry.ablated_part
+        if component is None:
+            why = "no component of the method has these words"
+            self.found("warning", "part-not-covered", rank, entry, part, why, "It cannot be run as it is.")
+        elif not component.sure:
+            why = f"it shares only some words with the method's {component.field}"
+            self.found("warning", "part-unclear", rank, entry, part, why, f"Say {component.field} if that is meant.")
+        return component
+
+    def _value(self, rank: int, entry: AblationEntry, value: PlanValue, component: Component | None) -> CheckedValue:
+        removal = is_removal(value)
+        baseline = not removal and self._is_baseline(entry, value, component)
+        if not value.text:
+            self.found("error", "value-empty", rank, entry, "an empty value", "it names nothing", "Fill it in.")
+        if baseline:
+            why = "it is what the method already does; the baseline is run once for the whole plan"
+            self.found("warning", "baseline-listed", rank, entry, value.text, why, "It is not run twice.")
+        if removal and entry.action == "REPLACE":
+            why = "it takes the part away, which is a removal"
+            next = "Plan it as an entry with REMOVE, or keep it knowingly."
+            self.found("warning", "removal-in-replace", rank, entry, value.text or "None", why, next)
+        return CheckedValue(text=value.text, baseline=baseline, removal=removal)
+
+    def _is_baseline(self, entry: AblationEntry, value: PlanValue, component: Component | None) -> bool:
+        if component is not None and component.sure and any(same_value(value, own) for own in component.baseline):
+            return True
+        if _BASELINE.fullmatch(normal_text(value.text)):
+            return True
+        if self.config is not None and named_by(value, self.config):
+            return True
+        words = content_words(value.text)
+        telling = value.kind == "text" and any(not word.isdigit() for word in words)
+        return entry.action == "REPLACE" and telling and words <= content_words(entry.ablated_part)
+
+    def _action(self, rank: int, entry: AblationEntry) -> None:
+        empty = not entry.values
+        if entry.action == "REPLACE" and empty:
+            why = "nothing says what to put in its place"
+            self.found("error", "replace-without-values", rank, entry, "REPLACE", why, "List the alternatives.")
+        if entry.action == "ADD" and empty:
+            why = "nothing says what is added, so the part itself is taken"
+            self.found("warning", "add-without-values", rank, entry, "ADD", why, "List what is added.")
+        if entry.action == "REMOVE" and not empty:
+            why = "a removal has no alternatives"
+            self.found("warning", "remove-with-values", rank, entry, "REMOVE", why, "Use REPLACE, or drop the list.")
+
+    def _duplicates(self, rank: int, entry: AblationEntry) -> None:
+        texts = [normal_text(value.text) for value in entry.values]
+        for text in sorted(text for text, count in Counter(texts).items() if count > 1):
+            why = "it stands in the list twice"
+            self.found("warning", "value-twice", rank, entry, text or "an empty value", why, "List it once.")
+        key = (content_words(entry.ablated_part), entry.action, frozenset(texts))
+        if key in self.whole:
+            why = f"{self.whole[key]!r} plans the same part, action and values"
+            self.found("error", "entry-twice", rank, entry, entry.ablated_part, why, "Keep one of the two.")
+        self.whole.setdefault(key, entry.name)
+
+    def _metrics(self, rank: int, entry: AblationEntry) -> tuple[NamedMetric, ...]:
+        metrics = tuple(map(name_metric, entry.metrics))
+        if not metrics:
+            why = "nothing says what is measured"
+            self.found("error", "metrics-missing", rank, entry, "no metrics", why, "Name what is measured.")
+        for metric in metrics:
+            if metric.name is None:
+                why = "it is no metric that optaware knows"
+                self.found("warning", "metric-unknown", rank, entry, metric.text, why, "Say how it is measured.")
+        seen = Counter((metric.name, metric.narrowed_by) for metric in metrics if metric.name)
+        for (name, narrowed), count in seen.items():
+            if count > 1:
+                given = f"{name} {narrowed}".strip()
+                self.found("warning", "metric-twice", rank, entry, given, f"given {count} times", "List it once.")
+        return metrics
+
+    def _runs(self, entry: AblationEntry, values: tuple[CheckedValue, ...]) -> int:
+        part = content_words(entry.ablated_part)
+        if isinstance(entry.replacement, dict) and entry.replacement and entry.action != "REMOVE":
+            wanted = {repr(sorted(f"{key}={value.text}" for key, value in entry.replacement.items()))}
+        elif entry.action == "REMOVE" or (entry.action == "ADD" and not values):
+            wanted = {entry.action}
+        else:
+            wanted = {"REMOVE" if v.removal else normal_text(v.text) for v in values if v.text and not v.baseline}
+        new = {(part, text) for text in wanted} - self.planned
+        self.planned |= new
+        return len(new)
+
+
+def _is_generic(name: str) -> bool:
+    words = re.findall(r"[^\W_]+", normal_text(name))
+    return all(word in _GENERIC or _COUNT.fullmatch(word) for word in words)
+
+
+def _telling_name(entry: AblationEntry) -> str:
+    if entry.action == "REMOVE":
+        name = f"Without {entry.ablated_part}"
+    elif entry.action == "ADD" and not entry.values:
+        name = f"With {entry.ablated_part}"
+    else:
+        name = f"{entry.ablated_part}: {' / '.join(' '.join(value.text.split()) for value in entry.values[:4])}"
+    return name if len(name) <= 100 else f"{name[:97]}..."
