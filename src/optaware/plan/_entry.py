@@ -49,6 +49,10 @@ def metrics_of(pieces: Iterable[str], notes: Notes, *, joined: bool) -> tuple[st
     metrics = split_outside_brackets(", ".join(" ".join(piece.split("\n")) for piece in given))
     if not joined and metrics != given:
         notes.repaired("metrics-split", repr(given), repr(metrics))
+    if len(metrics) > MAX_VALUES:
+        given = f"{len(metrics)} metrics"
+        notes.error("too-many-values", given, f"an entry may have {MAX_VALUES}", "List fewer metrics.")
+        return ()
     if not metrics:
         notes.warn("metrics-missing", "no metrics", "nothing says what is measured", "Name what is measured.")
     return tuple(metrics)

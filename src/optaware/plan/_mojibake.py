@@ -34,9 +34,9 @@ def mend(text: str) -> tuple[str, tuple[EncodingDamage, ...]]:
     "Ã" is no valid sequence and always stays.
     """
     found: list[EncodingDamage] = []
-    for _ in range(MAX_ROUNDS):
-        best = max((_attempt(text, name) for name in _MAPS), key=lambda tried: (tried[1], -tried[2]))
-        mended, runs, left, name = best
+    for rounds in range(MAX_ROUNDS, 0, -1):
+        tried = [_attempt(text, name, rounds) for name in _MAPS]
+        mended, runs, left, name = max(tried, key=lambda attempt: (attempt[1], -attempt[2]))
         if not runs:
             break
         text = mended
@@ -53,7 +53,7 @@ def suspicious(text: str) -> str | None:
     return match[0] if match else None
 
 
-def _attempt(text: str, name: str) -> tuple[str, int, int, str]:
+def _attempt(text: str, name: str, rounds: int) -> tuple[str, int, int, str]:
     nothing = (text, 0, 0, name)
     try:
         data = codecs.charmap_encode(text, "strict", _MAPS[name])[0]
@@ -66,7 +66,9 @@ def _attempt(text: str, name: str) -> tuple[str, int, int, str]:
         mended = data.decode("utf-8")
     except UnicodeDecodeError:
         return _run_by_run(text, name, runs)
-    return (mended, len(runs), 0, name) if _plausible(mended) else nothing
+    # Text damaged twice is no better to read after one round: then the next one must succeed.
+    good = _plausible(mended) or (rounds > 1 and any(_attempt(mended, other, rounds - 1)[1] for other in _MAPS))
+    return (mended, len(runs), 0, name) if good else nothing
 
 
 def _run_by_run(text: str, name: str, runs: list[str]) -> tuple[str, int, int, str]:

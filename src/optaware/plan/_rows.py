@@ -101,7 +101,7 @@ class _Lines:
                 rest = line[end:].strip()
             else:
                 self._cut_off()
-        while rest := rest.lstrip(" \t,;"):
+        while rest := rest.lstrip(" \t,;[]"):
             rest = self._piece(rest, indent, at)
 
     def _piece(self, rest: str, indent: int, at: int) -> str:
@@ -112,8 +112,6 @@ class _Lines:
         if mark := _LIST_MARK.match(rest):
             self.notes.repaired("list-mark", mark[0], "", at)
             return rest[mark.end() :]
-        if rest[0] in "[]":
-            return rest[1:]
         if rest[0] != "{":
             self._prose(rest, at)
             return ""
