@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from optaware.plan import parse_plan, render_plan
-from optaware.records import AblationEntry, PlanDocument
+from optaware.records import AblationEntry, PlanDocument, PlanValue
 
 SEEDS = Path(__file__).parents[3] / "shared" / "seeds"
 
@@ -19,14 +19,17 @@ ROWS = [
 ]
 
 
-def entry(part="x", action="REPLACE", values=None, name=None, metrics=("accuracy",)):
-    """An entry whose values are typed from text as on a page."""
-    from optaware.records import PlanValue
+@pytest.fixture
+def entry():
+    """Makes an entry whose values are typed from text as on a page."""
 
-    replacement = None if values is None else tuple(PlanValue.read(str(value)) for value in values)
-    return AblationEntry(
-        name=name or f"About {part}", ablated_part=part, action=action, replacement=replacement, metrics=metrics
-    )
+    def made(part="x", action="REPLACE", values=None, name=None, metrics=("accuracy",)):
+        replacement = None if values is None else tuple(PlanValue.read(str(value)) for value in values)
+        return AblationEntry(
+            name=name or f"About {part}", ablated_part=part, action=action, replacement=replacement, metrics=metrics
+        )
+
+    return made
 
 
 @pytest.fixture

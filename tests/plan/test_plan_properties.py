@@ -4,11 +4,12 @@ import json
 import unicodedata
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from optaware.errors import InputError
 from optaware.plan import parse_plan, render_plan
+from optaware.plan._mojibake import mend
 from optaware.records import AblationEntry, PageFacts, PlanDocument, PlanItem, PlanValue, parse_record
 
 LETTERS = st.characters(blacklist_categories=("Cs", "Cc"), blacklist_characters="\u2028\u2029")
@@ -71,9 +72,15 @@ def documents(values):
     )
 
 
+def sound(text):
+    """Text that happens to be what mis-read UTF-8 looks like (an Î before a no-break space) is rightly put back."""
+    assume(not mend(text)[1])
+    return text
+
+
 @given(documents(page_values))
 def test_a_page_reads_as_the_plan_it_was_written_from(document):
-    text = render_plan(document, "page")
+    text = sound(render_plan(document, "page"))
     read = parse_plan(text.encode())
     assert (read.plan, read.trace) == (document.plan, document.trace)
     assert read.understood
@@ -84,7 +91,7 @@ def test_a_page_reads_as_the_plan_it_was_written_from(document):
 
 @given(documents(page_values))
 def test_markdown_reads_as_the_plan_it_was_written_from(document):
-    text = render_plan(document, "md")
+    text = sound(render_plan(document, "md"))
     read = parse_plan(text.encode())
     assert read.plan == document.plan
     assert (read.trace or "").strip("\n") == (document.trace or "").strip("\n")
@@ -93,7 +100,7 @@ def test_markdown_reads_as_the_plan_it_was_written_from(document):
 
 @given(documents(json_values))
 def test_jsonl_reads_as_the_plan_it_was_written_from(document):
-    text = render_plan(document, "jsonl")
+    text = sound(render_plan(document, "jsonl"))
     read = parse_plan(text.encode())
     assert read.plan.entries == document.plan.entries
     assert render_plan(read, "jsonl") == text
@@ -105,7 +112,7 @@ def test_jsonl_reads_as_the_plan_it_was_written_from(document):
 
 @given(documents(page_values), st.sampled_from(["cp1252", "mac_roman", "latin-1"]))
 def test_a_page_read_in_the_wrong_encoding_is_put_back(document, encoding):
-    page = render_plan(document, "page")
+    page = sound(render_plan(document, "page"))
     try:
         damaged = page.encode().decode(encoding)
     except UnicodeDecodeError:

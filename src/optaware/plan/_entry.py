@@ -45,10 +45,10 @@ def one_line(text: str, field: str, notes: Notes) -> str:
 
 def metrics_of(pieces: Iterable[str], notes: Notes, *, joined: bool) -> tuple[str, ...]:
     """Metrics, split at commas outside brackets; `joined` says that one text holding them all is the normal form."""
-    given = list(pieces)
-    metrics = split_outside_brackets(", ".join(" ".join(piece.split("\n")) for piece in given))
-    if not joined and metrics != given:
-        notes.repaired("metrics-split", repr(given), repr(metrics))
+    listed = list(pieces)
+    metrics = split_outside_brackets(", ".join(" ".join(piece.split("\n")) for piece in listed))
+    if not joined and metrics != listed:
+        notes.repaired("metrics-split", repr(listed), repr(metrics))
     if len(metrics) > MAX_VALUES:
         given = f"{len(metrics)} metrics"
         notes.error("too-many-values", given, f"an entry may have {MAX_VALUES}", "List fewer metrics.")

@@ -12,7 +12,8 @@ METRICS: dict[str, tuple[str, ...]] = {
     "zero-shot accuracy": ("zero shot performance", "0-shot accuracy"),
     "mean task accuracy": ("average task accuracy", "mean accuracy", "average accuracy", "accuracy across tasks"),
     "F1": ("f1 score", "f score", "f-measure"),
-    "loss": ("training loss", "validation loss", "dev loss", "test loss", "cross entropy", "perplexity"),
+    "loss": ("cross entropy",),
+    "perplexity": (),
     "convergence": (
         "convergence rate",
         "convergence speed",

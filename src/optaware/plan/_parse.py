@@ -18,6 +18,7 @@ __all__ = ["parse_plan", "read_plan"]
 
 _BOX_OR_TITLE = re.compile(r"^(?:<div [^\n]*trajectory-box|# lm-planner/)", re.M)
 _TAG = re.compile(r"<(/?)(discussion|predictions)>", re.I)
+_OWN = re.compile(r'\{\s*"format"\s*:\s*"optaware-plan/')
 _FENCES = re.compile(r"\s*[`~]{3,}[^\n`{\[]{0,40}\n(.*?)\n[ \t]*[`~]{3,}\s*", re.S)
 
 
@@ -182,8 +183,7 @@ def _encoding_repairs(before: str, after: str, damage: tuple[EncodingDamage, ...
 
 
 def _own_document(text: str, where: str) -> PlanDocument | None:
-    start = text.lstrip()[:200]
-    if not start.startswith("{") or '"optaware-plan/' not in start:
+    if not _OWN.match(text.lstrip()):
         return None
     try:
         value: Any = json.loads(text)
