@@ -3,7 +3,7 @@
 Four variants take turns in one process, so that whatever else the machine does falls on all of them alike:
 
 - `two-forwards`: the bare model twice, the least that a two-point estimate can cost.
-- `low-rank`: a whole step of the default method (draws, both probes, update; a merge every `refresh_every` steps is
+- `low-rank`: a whole step of the default method (draws, both probes, update; the refresh every `refresh_every` steps is
   measured apart and added in proportion).
 - `plain`: a step of the reference (four dense noise passes over the weights), one row per example.
 - `original`: the same with one row per answer option, as MeZO's own code batches.
@@ -28,6 +28,9 @@ from optaware.models import EncodedExample, OptionScorer, encode, load_model
 from optaware.records import ModelRef, Protocol
 from optaware.tasks import get_task, load_splits
 from optaware.train import SGD, LowRank, PlainMeZO, TwoPoint, ZerothOrder
+
+FAR = 10**6
+"""Steps between refreshes while steps are timed, so that none falls into them."""
 
 
 def examples(count: int, tokenizer: Any, data: Path | None) -> list[EncodedExample]:
@@ -60,7 +63,7 @@ def main() -> None:
     parser.add_argument("--model", default="smollm2-135m-instruct", help="asset, hub name or path")
     parser.add_argument("--data", type=Path, help="folder of data sets; by default as for any run")
     parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=31)
     parser.add_argument("--plain-rounds", type=int, default=3, help="rounds that the two slow variants take part in")
     parser.add_argument("--rank", type=int, default=8)
     parser.add_argument("--refresh-every", type=int, default=10)
@@ -82,7 +85,7 @@ def main() -> None:
         scores = scorer.option_logprobs(one_row_per_option(rows)).reshape(len(rows), -1)
         return torch.nn.functional.cross_entropy(scores, torch.tensor([row.label for row in rows]).to(scores.device))
 
-    direction = LowRank(loaded.model, rank=options.rank, refresh_every=10**9, seed=0)
+    direction = LowRank(loaded.model, rank=options.rank, refresh_every=FAR, seed=0)
     fast = ZerothOrder(loaded.model, loss, direction, TwoPoint(1e-3), SGD(1e-7))
     plain = PlainMeZO(loaded.model, loss, lr=1e-7, eps=1e-3)
     original = PlainMeZO(loaded.model, original_loss, lr=1e-7, eps=1e-3)
@@ -106,29 +109,30 @@ def main() -> None:
             taken = seconds(partial(run, at + 1), synchronize)
             if at:
                 times[name].append(taken)
-    merge = [
-        statistics.median(column) for column in zip(*(seconds(fast.settle, synchronize) for _ in range(3)), strict=True)
-    ]
-    middle = {name: [statistics.median(column) for column in zip(*taken, strict=True)] for name, taken in times.items()}
-    middle["low-rank"] = [
-        step + part / options.refresh_every for step, part in zip(middle["low-rank"], merge, strict=True)
-    ]
+    refreshes = [seconds(partial(direction.begin, period * FAR + 1), synchronize) for period in range(1, 4)]
+    refresh = [statistics.median(column) for column in zip(*refreshes, strict=True)]
     rows = []
-    for name, (wall, cpu) in middle.items():
-        bare_wall, bare_cpu = middle["two-forwards"]
-        row = {
-            "case": f"{Path(options.model).name}, batch {len(batch)}, {options.dtype}",
-            "variant": name,
-            "step_s": round(wall, 5),
-            "step_cpu_s": round(cpu, 5),
-            "rounds": len(times[name]),
-            "times_two_forwards": round(wall / bare_wall, 4),
-            "times_two_forwards_cpu": round(cpu / bare_cpu, 4),
-        }
-        rows.append(row)
-        print(f"{name:14s} {wall:8.4f} s ({row['times_two_forwards']:.3f} x two forwards)", end="  ")
-        print(f"{cpu:8.4f} s of CPU time ({row['times_two_forwards_cpu']:.3f} x)")
-    print(f"a merge        {merge[0]:8.4f} s, once in {options.refresh_every} steps")
+    for name, taken in times.items():
+        share = [part / options.refresh_every if name == "low-rank" else 0.0 for part in refresh]
+        wall, cpu = (
+            statistics.median(column) + part for column, part in zip(zip(*taken, strict=True), share, strict=True)
+        )
+        pairs = list(zip(taken, times["two-forwards"], strict=False))
+        ratios = [statistics.median((step[at] + share[at]) / bare[at] for step, bare in pairs) for at in (0, 1)]
+        rows.append(
+            {
+                "case": f"{Path(options.model).name}, batch {len(batch)}, {options.dtype}",
+                "variant": name,
+                "step_s": round(wall, 5),
+                "step_cpu_s": round(cpu, 5),
+                "rounds": len(taken),
+                "times_two_forwards": round(ratios[0], 4),
+                "times_two_forwards_cpu": round(ratios[1], 4),
+            }
+        )
+        print(f"{name:14s} {wall:8.4f} s ({ratios[0]:.3f} x two forwards)", end="  ")
+        print(f"{cpu:8.4f} s of CPU time ({ratios[1]:.3f} x)")
+    print(f"a refresh      {refresh[0]:8.4f} s, once in {options.refresh_every} steps")
     write_result(
         "step_time",
         rows,
@@ -138,11 +142,12 @@ def main() -> None:
             "refresh_every": options.refresh_every,
             "tokens_per_row": round(statistics.mean(len(row.prompt_ids) for row in batch), 1),
             "longest_row": max(len(row.prompt_ids) for row in batch),
-            "merge_s": round(merge[0], 4),
-            "merge_cpu_s": round(merge[1], 4),
+            "refresh_s": round(refresh[0], 4),
+            "refresh_cpu_s": round(refresh[1], 4),
         },
         notes=[
-            "Medians over rounds in which the variants take turns; low-rank includes its share of a merge.",
+            "Medians over rounds in which the variants take turns; ratios are medians of the ratios within a round.",
+            "low-rank includes its share of a refresh: the merge into the weights and the new right factors.",
             "CPU time leaves out what the process waited while the machine did other work (see load_average).",
         ],
     )

@@ -46,21 +46,20 @@ class _Bank(Generic[Site]):
 
 
 class MatrixBank(_Bank[MatrixSite]):
-    """Left factors: A in `learnt` and U in `drawn`, both transposed, (r, Σm); `shown` (2r, Σm) is [A, scale·U]ᵀ.
+    """Left factors: A in `learnt` and U in `drawn`, both transposed, (r, Σm); `shown` is (A + scale·U)ᵀ.
 
-    `shown` has the dtype of the weights. A and U stay apart in it: in half precision their sum would round off a part
-    of scale·U as soon as A has grown.
+    `shown` has the dtype of the weights. In bf16 that rounds the sum by up to 1/512 of itself, which is small beside
+    scale·U as long as A, which starts at zero with each new V, is not many times larger.
     """
 
     def __init__(self, sites: Sequence[MatrixSite], rank: int) -> None:
         super().__init__(sites, [site.shape[0] for site in sites], rank)
         self.rank = rank
-        self.shown = torch.zeros(2 * rank, self.learnt.shape[1], dtype=self.dtype, device=self.device)
+        self.shown = torch.zeros_like(self.learnt, dtype=self.dtype)
 
     def show(self, scale: float) -> None:
-        """Let the forward pass see A and scale·U as they now are."""
-        self.shown[: self.rank].copy_(self.learnt)
-        torch.mul(self.drawn, scale, out=self.shown[self.rank :])
+        """Let the forward pass see A + scale·U as it now is."""
+        torch.add(self.learnt, self.drawn, alpha=scale, out=self.shown)
 
 
 class VectorBank(_Bank[VectorSite]):

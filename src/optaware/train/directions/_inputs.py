@@ -21,17 +21,16 @@ class InputGroup:
     """
 
     def __init__(self, members: Sequence[MatrixFactors]) -> None:
-        self._right = torch.cat([member.right for member in members], dim=1)  # (n, Σ2r)
+        self._right = torch.cat([member.right for member in members], dim=1)  # (n, Σr)
         self._last = members[-1]
         self._input: Tensor | None = None
         self._version = 0
         self._product: Tensor | None = None
         for index, member in enumerate(members):
-            width = 2 * member.rank
-            member.join(self, slice(index * width, (index + 1) * width), self._right)
+            member.join(self, slice(index * member.rank, (index + 1) * member.rank), self._right)
 
     def product(self, member: MatrixFactors, place: slice, value: Tensor) -> Tensor:
-        """`value · [V, V]` of one member, (tokens, 2r)."""
+        """`value · V` of one member, (tokens, r)."""
         product = self._product
         if product is None or value is not self._input or value._version != self._version:
             product = value.reshape(-1, self._right.shape[0]) @ self._right

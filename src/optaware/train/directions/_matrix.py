@@ -39,26 +39,27 @@ class MatrixFactors:
         self.exact = bank.exact
         self.learnt = bank.learnt[:, span]  # Aᵀ, (r, m)
         self.drawn = bank.drawn[:, span]  # Uᵀ, (r, m)
-        self.left = bank.shown[:, span]  # [A, scale·U]ᵀ, (2r, m)
-        self.right = torch.zeros(site.shape[1], 2 * self.rank, dtype=weight.dtype, device=weight.device)  # [V, V]
+        self.left = bank.shown[:, span]  # (A + scale·U)ᵀ, (r, m), in the dtype of the weight
+        self.right = torch.zeros(site.shape[1], self.rank, dtype=weight.dtype, device=weight.device)  # V
         self.residual = torch.zeros_like(weight.data) if weight.dtype.itemsize < 4 else None
         self._group: SharedInput | None = None
-        self._place = slice(0, 2 * self.rank)
+        self._place = slice(0, self.rank)
+        self._inner = self.left[:0]  # input times V, (tokens, r), between the two hooks of a module
 
     def draw_right(self, seed: int, source: torch.Generator) -> None:
         """Draw V; nothing learnt may be left in A."""
         size = torch.Size((self.site.shape[1], self.rank))
-        right = gaussian_noise(seed, self.site.name, size, dtype=self.exact, source=source).div_(self.rank**0.5)
-        self.right.copy_(torch.cat([right, right], dim=1))
+        right = gaussian_noise(seed, self.site.name, size, dtype=self.exact, source=source)
+        self.right.copy_(right.div_(self.rank**0.5))
 
     def product(self) -> Tensor:
         """U·Vᵀ in the layout of the weight: the perturbation z of this matrix, written out."""
-        dense = self.drawn.t() @ self.right[:, : self.rank].t().to(self.exact)
+        dense = self.drawn.t() @ self.right.t().to(self.exact)
         return dense.t() if self.site.transposed else dense
 
     def merge(self, factor: float) -> None:
         """`W ← factor·W + A·Vᵀ`, `A ← 0`."""
-        left, right = self.learnt.t(), self.right[:, : self.rank].to(self.exact)
+        left, right = self.learnt.t(), self.right.to(self.exact)
         if self.site.transposed:
             left, right = right, left
         merge_product(self.site.parameter.data, self.residual, left, right, factor)
@@ -68,35 +69,39 @@ class MatrixFactors:
         """Let `group` make the products with V, which from now on lies in the columns `place` of its `right`."""
         self._group, self._place, self.right = group, place, right[:, place]
 
-    def _inner(self, value: Tensor) -> Tensor:
-        """`value · [V, V]`, (tokens, 2r)."""
-        if self._group is not None:
-            return self._group.product(self, self._place, value)
-        return value.reshape(-1, self.right.shape[0]) @ self.right
-
     def attach(self, is_on: Callable[[], bool]) -> list[RemovableHandle]:
         """Add the side products to the outputs of the matrix's modules, whenever `is_on()`."""
-        return [
-            module.register_forward_hook(self._embedding(is_on) if kind == "embedding" else self._linear(is_on))
-            for module, kind in self.site.users
-        ]
+        hooks: list[RemovableHandle] = []
+        for module, kind in self.site.users:
+            before = self._gather if kind == "embedding" else self._multiply
+            after = self._add_columns if kind == "embedding" else self._add_rows
+            hooks.append(module.register_forward_pre_hook(_only_when(is_on, before)))
+            hooks.append(module.register_forward_hook(_only_when(is_on, after)))
+        return hooks
 
-    def _linear(self, is_on: Callable[[], bool]) -> Callable[..., Tensor | None]:
-        def add(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
-            if not is_on():
-                return None
-            inner = self._inner(args[0])
-            output.view(-1, self.left.shape[1]).addmm_(inner, self.left)
-            return output
+    # The inner product is made before the module runs: its input is still in the cache then, and has been pushed out
+    # of it by the weights afterwards.
 
-        return add
+    def _multiply(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        if self._group is not None:
+            self._inner = self._group.product(self, self._place, args[0])
+        else:
+            self._inner = args[0].reshape(-1, self.right.shape[0]) @ self.right
 
-    def _embedding(self, is_on: Callable[[], bool]) -> Callable[..., Tensor | None]:
-        def add(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
-            if not is_on():
-                return None
-            inner = self.left.index_select(1, args[0].reshape(-1)).t() * embedding_scale(module)  # (tokens, 2r)
-            output.view(-1, self.right.shape[0]).addmm_(inner, self.right.t())
-            return output
+    def _add_rows(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+        output.view(-1, self.left.shape[1]).addmm_(self._inner, self.left)
 
-        return add
+    def _gather(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        rows = self.left.index_select(1, args[0].reshape(-1)).t()
+        self._inner = rows * embedding_scale(module)
+
+    def _add_columns(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+        output.view(-1, self.right.shape[0]).addmm_(self._inner, self.right.t())
+
+
+def _only_when(is_on: Callable[[], bool], hook: Callable[..., None]) -> Callable[..., None]:
+    def run(*args: Any) -> None:
+        if is_on():
+            hook(*args)
+
+    return run
