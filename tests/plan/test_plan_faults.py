@@ -81,6 +81,14 @@ def test_one_bad_line_is_told_and_loses_no_other(bad, code):
     assert all(found.line == 2 for found in document.all_diagnostics if found.level == "error")
 
 
+def test_a_flood_of_warnings_hides_no_error():
+    extra = ", ".join(f'"extra{index}": 1' for index in range(50))
+    document = parse_plan("{" + extra + ", " + (GOOD.replace("REMOVE", "DELETE") % "b")[1:])
+    assert ("error", "action-unknown") in problems(document)
+    assert problems(document).count(("warning", "field-ignored")) == 20
+    assert problems(document).count(("warning", "more-problems")) == 1
+
+
 def test_one_bad_element_of_an_array_loses_no_other():
     good = [GOOD % "first", '{"name": "b" "x"}', GOOD % "last"]
     assert names(parse_plan(f"[{', '.join(good)}]")) == ["first", "last"]
@@ -260,6 +268,7 @@ def test_json_keeps_what_is_text_and_how_numbers_are_written():
         ("a (b (c, d), e), f", ("a (b (c, d), e)", "f")),
         ("a (b, c", ("a (b", "c")),
         ("a), b", ("a)", "b")),
+        ("a [b) c, d]", ("a [b) c, d]",)),
         ("a,, b,", ("a", "b")),
     ],
 )

@@ -88,6 +88,19 @@ def test_a_legitimate_capital_a_with_tilde_stays(page):
         assert not document.repairs
 
 
+@pytest.mark.parametrize("text", ["TO DO: MENÜ»", "SÃO and cafÃ©", "É°"])
+def test_two_bytes_alone_are_weak_evidence(text):
+    row = f'{{"name": "{text}", "ablated_part": "b", "action": "REMOVE", "replacement": null, "metrics": ["c"]}}'
+    assert parse_plan(row).plan.entries[0].name == text
+
+
+def test_everyday_letters_alone_are_put_back():
+    row = '{"name": "cafÃ© Î± Â± Ð¶", "ablated_part": "b", "action": "REMOVE", "replacement": null, "metrics": ["c"]}'
+    document = parse_plan(row)
+    assert document.plan.entries[0].name == "café α ± ж"
+    assert document.encoding[0].read_as == "cp1252"
+
+
 def test_a_legitimate_capital_a_with_tilde_stays_beside_damage(page):
     damaged = misread(page, "cp1252").replace("### Scale", "### SÃO PAULO")
     document = parse_plan(damaged)

@@ -94,6 +94,7 @@ SAMPLES = "Number of SPSA samples (n) used for gradient estimation"
         (("fraction", "REPLACE", ["10%"]), ("fraction", "REPLACE", ["10"]), False, True),
         (("LLM", "REPLACE", ["GPT-3"]), ("LLM", "REPLACE", ["GPT-2"]), False, True),
         (("LLM", "REPLACE", ["GPT-3"]), ("LLM", "REPLACE", ["GPT 3"]), True, True),
+        (("LLM", "REPLACE", ["Llama chat 7B"]), ("LLM", "REPLACE", ["Llama chat 13B"]), False, True),
         (("schedule", "REPLACE", ["linear schedule"]), ("schedule", "REPLACE", ["cosine schedule"]), False, True),
         (("schedule", "REPLACE", ["linear schedule"]), ("schedule", "REPLACE", ["linear"]), True, True),
         (("attention heads in layer 3", "REMOVE", None), ("attention heads in layer 4", "REMOVE", None), False, True),
