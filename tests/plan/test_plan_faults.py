@@ -71,6 +71,7 @@ def test_a_json_fault_is_mended_and_recorded(text, code):
         (GOOD.replace("null", "[" * 60 + "]" * 60) % "b", "value-unusable"),
         ("[" * 100 + '{"name": "b", "x": NaN}', "entry-malformed"),
         ('"name": "b", "ablated_part": "p"}', "entry-cut-off"),
+        ('{"name": "x", ' + (GOOD % "b")[1:], "entry-malformed"),
     ],
 )
 def test_one_bad_line_is_told_and_loses_no_other(bad, code):
@@ -213,6 +214,17 @@ def test_a_bad_entry_of_a_page_keeps_its_place_and_loses_no_other(page, old, new
     assert ("error", code) in problems(document)
     assert [name for name in names(document) if name != "a"] == ["SPSA samples", "No seed trick", "Scale"]
     assert render_plan(document, "page") == faulty
+
+
+def test_a_field_that_entries_do_not_have_is_set_aside_with_a_warning(page):
+    changed = page.replace("- **Metrics**: peak", "- **Rationale**: because\n  of this\n- **Metrics**: peak")
+    changed = changed.replace("  - 8\n", "  - 8\n- **Note:** none\n")
+    document = parse_plan(changed)
+    assert problems(document) == [("warning", "field-ignored")] * 2
+    assert document.plan == parse_plan(page).plan
+    assert render_plan(document, "page") == changed
+    flat = page.replace("  - 1\n  - 4\n  - 8\n", "- **LoRA**: low rank\n- plain\n")
+    assert [value.text for value in parse_plan(flat).plan.entries[0].values] == ["**LoRA**: low rank", "plain"]
 
 
 def test_values_seen_in_published_plans(page):

@@ -7,7 +7,6 @@ from optaware.plan._match import LexicalMatcher, Matcher
 from optaware.plan._parse import read_plan
 from optaware.plan._score import PlanScore, score_plan
 from optaware.records import AblationPlan, Interval, PlanDocument, Record
-from optaware.stats import mean_interval
 
 __all__ = ["FolderScore", "MeanScore", "PaperScore", "score_folders"]
 
@@ -116,6 +115,8 @@ def _mean(measure: str, papers: tuple[PaperScore, ...]) -> MeanScore:
     values = [getattr(paper.score, measure) for paper in papers]
     interval = None
     if len(values) > 1:
+        from optaware.stats import mean_interval  # brings numpy, which reading a plan does not need
+
         found = mean_interval(values)
         method = f"t over {len(values)} papers, cut to [0, 1]"
         interval = found.model_copy(update={"low": max(0.0, found.low), "high": min(1.0, found.high), "method": method})

@@ -5,6 +5,7 @@ import json
 import math
 import re
 import warnings
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,8 +26,20 @@ class NumberText:
     text: str
 
 
+class _KeyTwice(ValueError):
+    """An object gives a key twice; which one is meant cannot be known."""
+
+
 def _refuse(word: str) -> Any:
     raise ValueError(f"{word} is no JSON number")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise _KeyTwice(f"the key {twice!r} is given twice")
+    return made
 
 
 def loads(text: str) -> Any:
@@ -36,7 +49,13 @@ def loads(text: str) -> Any:
         ValueError: Malformed, or nested too deep.
     """
     try:
-        return json.loads(text, parse_float=NumberText, parse_int=NumberText, parse_constant=_refuse)
+        return json.loads(
+            text,
+            parse_float=NumberText,
+            parse_int=NumberText,
+            parse_constant=_refuse,
+            object_pairs_hook=_object,
+        )
     except RecursionError as error:
         raise ValueError("brackets nested too deep") from error
 
@@ -77,12 +96,16 @@ def loads_mended(text: str, notes: Notes) -> Any:
 def _loads_mended(text: str, notes: Notes) -> Any:
     try:
         return loads(text)
+    except _KeyTwice:
+        raise
     except ValueError as error:
         first = error
     without = _without_trailing_commas(text)
     if without != text:
         try:
             value = loads(without)
+        except _KeyTwice:
+            raise
         except ValueError:
             pass
         else:

@@ -79,6 +79,7 @@ class _ItemReader:
         self.values: list[str] = []
         self.metrics: list[str] = []
         self.current: str | None = None
+        self.indented = False
         self.after_blank = False
 
     def read(self, line: str) -> None:
@@ -93,6 +94,12 @@ class _ItemReader:
         elif not line.strip():
             self.after_blank = True
             return
+        elif self._is_other_field(line):
+            self.current = "ignored"
+            self.fields.setdefault("ignored", "")
+            self.notes.warn(
+                "field-ignored", line, "an entry has no such field", "It is kept on the page only.", self.at
+            )
         elif not self._item(line) and not self._continuation(line):
             self.notes.error(
                 "line-not-understood",
@@ -111,6 +118,11 @@ class _ItemReader:
             return
         self.fields[field] = text.strip()
 
+    def _is_other_field(self, line: str) -> bool:
+        """Whether a line is a field that entries do not have, such as a rationale; in a flat list it is a value."""
+        flat = self.current == "replacement" and not self.indented
+        return _FIELD.fullmatch(line) is not None and not flat
+
     def _item(self, line: str) -> bool:
         bullet = _BULLET.fullmatch(line)
         if not bullet or self.current not in ("replacement", "metrics"):
@@ -119,6 +131,7 @@ class _ItemReader:
             self.metrics.append((bullet[1] or "").strip())
         else:
             self.values.append(bullet[1] or "")
+            self.indented = self.indented or line[:1] in (" ", "\t")
         return True
 
     def _continuation(self, line: str) -> bool:

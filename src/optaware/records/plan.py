@@ -34,6 +34,7 @@ _INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,299})")
 _NUMBER = re.compile(r"[-+]?(?:(?:0|[1-9][0-9]{0,299})(?:\.[0-9]{0,300})?|\.[0-9]{1,300})(?:[eE][-+]?[0-9]{1,4})?")
 _PERCENT = re.compile(r"([-+]?(?:[0-9]{1,12}(?:\.[0-9]{1,12})?|\.[0-9]{1,12})) ?%")
 _PAIR = re.compile(r"([^\W\d][\w.-]{0,80}) {0,3}= {0,3}([^=\s][^=]{0,400})")
+_BRACKET = re.compile(r"[\[\]{}()]")
 _WORDS: dict[str, Any] = {"None": None, "null": None, "True": True, "true": True, "False": False, "false": False}
 
 
@@ -113,12 +114,9 @@ def read_literal(text: str) -> list[Any] | dict[str, Any] | None:
 
 def _depth(text: str) -> int:
     depth = deepest = 0
-    for char in text:
-        if char in "[{(":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif char in "]})":
-            depth -= 1
+    for match in _BRACKET.finditer(text):
+        depth += 1 if match[0] in "[{(" else -1
+        deepest = max(deepest, depth)
     return deepest
 
 
