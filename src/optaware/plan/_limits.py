@@ -6,7 +6,7 @@ from typing import Any
 from optaware.errors import InputError
 from optaware.records import PlanItem
 
-__all__ = ["check_document", "check_size", "check_values"]
+__all__ = ["check_commas", "check_document", "check_size", "check_values"]
 
 MAX_ENTRIES = 1000
 MAX_VALUES = 10_000
@@ -31,6 +31,15 @@ def check_values(items: Iterable[PlanItem], where: str) -> None:
         InputError: There are more.
     """
     _check(sum(len(item.entry.values) for item in items if item.entry), MAX_VALUES, "replacements", where)
+
+
+def check_commas(text: str, where: str) -> None:
+    """Refuse JSON that surely has too many parts before spending time on parsing it; a long trace has some commas too.
+
+    Raises:
+        InputError: It has.
+    """
+    _check(text.count(","), 2 * MAX_NODES, "commas", where)
 
 
 def check_document(value: dict[str, Any], where: str) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from optaware.errors import InputError
-from optaware.plan._limits import check_document, check_size, check_values
+from optaware.plan._limits import check_commas, check_document, check_size, check_values
 from optaware.plan._mojibake import mend, suspicious
 from optaware.plan._notes import Notes
 from optaware.plan._page import PageText, is_page, read_page
@@ -185,6 +185,7 @@ def _encoding_repairs(before: str, after: str, damage: tuple[EncodingDamage, ...
 def _own_document(text: str, where: str) -> PlanDocument | None:
     if not _OWN.match(text.lstrip()):
         return None
+    check_commas(text, where)
     try:
         value: Any = json.loads(text)
     except (ValueError, RecursionError) as error:
