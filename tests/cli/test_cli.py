@@ -26,7 +26,7 @@ def test_help_names_every_command_and_imports_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    for name in ("run", "train", "eval", "data", "tasks", "assets", "runs", "report", "doctor"):
+    for name in ("run", "train", "eval", "data", "plan", "tasks", "assets", "runs", "report", "doctor"):
         assert name in done.stdout
 
 
