@@ -16,7 +16,7 @@ def _shown(terminal):
     job = Job("ffc9a76ffe88", "sst2-[red]-run", (), Path("log.txt"))
     with progress:
         progress(Event("start", job))
-        progress(Event("progress", job, 3, 10))
+        progress(Event("progress", job, 3, 10, "judge meaning"))
         progress(Event("end", job, outcome=Outcome(job.key, "done")))
     return out.getvalue()
 

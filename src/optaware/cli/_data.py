@@ -86,7 +86,7 @@ def rewrite(
                 )
             if time.monotonic() - written >= 1.0 or done == total:
                 written = time.monotonic()
-                write_json(folder / "progress.json", {"done": done, "total": total})
+                write_json(folder / "progress.json", {"done": done, "total": total, "part": what})
                 if not quiet:
                     print(f"{what} {done}/{total}", file=sys.stderr, flush=True)
 

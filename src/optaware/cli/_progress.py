@@ -22,6 +22,8 @@ class JobProgress:
         self._tasks: dict[str, Any] = {}
         self._began: dict[str, float] = {}
         self._next_line: dict[str, float] = {}
+        self._part: dict[str, str] = {}
+        self._part_began: dict[str, float] = {}
 
     def __enter__(self) -> JobProgress:
         if self._console.is_terminal:
@@ -64,13 +66,18 @@ class JobProgress:
             self._ended(key, event)
 
     def _moved(self, key: str, event: Event) -> None:
+        part = f" ({event.part})" if event.part else ""
+        if self._part.get(key) != event.part:  # each part goes at a speed of its own
+            self._part[key], self._part_began[key] = event.part, time.monotonic()
+            if self._bars is not None:
+                self._bars.reset(self._tasks[key], description=event.job.title + part, total=event.total)
         if self._bars is not None:
             self._bars.update(self._tasks[key], completed=event.done, total=event.total)
-        elif event.done and time.monotonic() >= self._next_line[key]:
+        elif 0 < event.done < event.total and time.monotonic() >= self._next_line[key]:
             self._next_line[key] = time.monotonic() + _PLAIN_EVERY_S
-            spent = time.monotonic() - self._began[key]
+            spent = time.monotonic() - self._part_began[key]
             left = spent / event.done * (event.total - event.done)
-            self.say(f"  {event.job.title}: {event.done}/{event.total}, about {left:.0f} s left")
+            self.say(f"  {event.job.title}{part}: {event.done}/{event.total}, about {left:.0f} s left")
 
     def _ended(self, key: str, event: Event) -> None:
         spent = time.monotonic() - self._began[key]

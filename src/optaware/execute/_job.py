@@ -21,7 +21,8 @@ class Job:
         arguments: Arguments after `optaware`; the same for every backend.
         log: Where a worker process writes what it prints.
         threads: CPU threads that the job uses; two jobs never share one.
-        progress: Steps done and in all, read from the job's files; None when it cannot tell.
+        progress: Steps done, steps in all and which part of the job they are of, read from the job's files; None when
+            it cannot tell.
     """
 
     key: str
@@ -29,7 +30,7 @@ class Job:
     arguments: tuple[str, ...]
     log: Path
     threads: int = 1
-    progress: Callable[[], tuple[int, int] | None] = lambda: None
+    progress: Callable[[], tuple[int, int, str] | None] = lambda: None
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class Event:
     job: Job
     done: int = 0
     total: int = 0
+    part: str = ""
     outcome: Outcome | None = None
 
 

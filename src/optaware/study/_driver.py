@@ -189,13 +189,13 @@ def _count_lines(path: Path) -> int:
         return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
 
 
-def _run_progress(folder: Path, spec: RunSpec) -> tuple[int, int] | None:
-    return _count_lines(folder / "steps.jsonl"), max(1, spec.schedule.steps)
+def _run_progress(folder: Path, spec: RunSpec) -> tuple[int, int, str] | None:
+    return _count_lines(folder / "steps.jsonl"), max(1, spec.schedule.steps), ""
 
 
-def _rows(folder: Path) -> tuple[int, int] | None:
+def _rows(folder: Path) -> tuple[int, int, str] | None:
     path = folder / "progress.json"
     if not path.exists():
         return None
     progress = read_json(path)
-    return int(progress["done"]), int(progress["total"])
+    return int(progress["done"]), int(progress["total"]), str(progress.get("part", ""))
