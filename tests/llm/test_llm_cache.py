@@ -174,8 +174,9 @@ def test_threads_may_share_one_cache(tmp_path):
 
 
 RUN = """
-import sys
+import signal, sys
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background is born with SIGINT ignored
 from optaware.llm import open_chat
 from optaware.records import ChatMessage, ChatModelRef, ChatRequest
 ref = ChatModelRef(provider="openai", model="m", base_url=sys.argv[1], api_key_env="TEST_CHAT_KEY", concurrency=4)
@@ -277,8 +278,8 @@ def test_the_key_is_in_no_record_log_error_or_file(loopback, ref, chat, asks, tm
         }
         return by_text.get(body["messages"][-1]["content"])
 
-    with loopback.LoopbackServer(fault=leaky) as server:
-        model = chat(server.base_url, parts={"cache": ReplyCache(tmp_path / "cache")}, max_retries=1)
+    with loopback.LoopbackServer(fault=leaky) as server, ReplyCache(tmp_path / "cache") as cache:
+        model = chat(server.base_url, parts={"cache": cache}, max_retries=1)
         replies = list(model.complete(asks(8)))
         with pytest.raises(EndpointError) as caught:
             list(model.complete(asks(["stop"])))
