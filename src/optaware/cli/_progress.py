@@ -84,6 +84,6 @@ class JobProgress:
         if self._bars is not None:
             self._bars.remove_task(self._tasks.pop(key))
         assert event.outcome is not None
-        self.say(f"{event.outcome.state:<7}{event.job.title}  [{key}]  {spent:.0f} s")
+        self.say(f"{event.outcome.state:<6} {event.job.title}  [{key}]  {spent:.0f} s")
         if event.outcome.state == "failed":
             self.say(event.outcome.detail)
