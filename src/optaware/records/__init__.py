@@ -15,7 +15,22 @@ from optaware.records.example import (
     Verdict,
 )
 from optaware.records.fingerprint import FINGERPRINT_VERSION, fingerprint, short_id
-from optaware.records.methods import FOFull, FOLoRA, Knob, Method, MethodConfig, MeZO, ZeroShot, surface
+from optaware.records.methods import (
+    FZOO,
+    LOZO,
+    Fast,
+    FOFull,
+    FOLoRA,
+    Knob,
+    Method,
+    MethodConfig,
+    MeZO,
+    MeZOAdam,
+    SparseMeZO,
+    ZeroShot,
+    ZerothOrderConfig,
+    surface,
+)
 from optaware.records.plan import (
     AblationEntry,
     AblationPlan,
@@ -29,11 +44,13 @@ from optaware.records.plan import (
     Repair,
 )
 from optaware.records.result import Contrast, Interval, Prediction, RunResult, Score
-from optaware.records.run import DataRef, EvalRecord, ModelRef, RunSpec, RunStatus, Schedule, StepRecord
+from optaware.records.run import DataRef, EvalRecord, ModelRef, RunData, RunSpec, RunStatus, Schedule, StepRecord
 from optaware.records.study import CorpusSpec, GateSpec, MethodArm, StudySpec, VariantSpec
 
 __all__ = [
     "FINGERPRINT_VERSION",
+    "FZOO",
+    "LOZO",
     "AblationEntry",
     "AblationPlan",
     "Action",
@@ -55,10 +72,12 @@ __all__ = [
     "Example",
     "FOFull",
     "FOLoRA",
+    "Fast",
     "GateSpec",
     "Interval",
     "Knob",
     "MeZO",
+    "MeZOAdam",
     "Method",
     "MethodArm",
     "MethodConfig",
@@ -73,17 +92,20 @@ __all__ = [
     "Record",
     "RenderedExample",
     "Repair",
+    "RunData",
     "RunResult",
     "RunSpec",
     "RunStatus",
     "Schedule",
     "Score",
+    "SparseMeZO",
     "StepRecord",
     "StudySpec",
     "Usage",
     "VariantSpec",
     "Verdict",
     "ZeroShot",
+    "ZerothOrderConfig",
     "fingerprint",
     "parse_record",
     "short_id",

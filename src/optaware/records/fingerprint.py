@@ -7,7 +7,7 @@ from optaware.records._base import Record
 
 __all__ = ["FINGERPRINT_VERSION", "LEFT_OUT", "fingerprint", "short_id"]
 
-FINGERPRINT_VERSION = 1
+FINGERPRINT_VERSION = 2
 """Raised whenever the meaning of a hashed field changes, so that old folders are not mistaken for new ones."""
 
 LEFT_OUT: dict[str, dict[str, str]] = {

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from optaware.records._base import Record
 from optaware.records.example import DataSource
 
@@ -64,6 +66,8 @@ class RunResult(Record):
     model_source: str
     model_sha256: str | None
     data_source: DataSource
+    metrics: dict[str, float | None] = Field(default_factory=dict)
+    """Further figures by canonical name (`f1`, `interference`, ...), for methods and plans that measure more."""
     detail: str = ""
 
 

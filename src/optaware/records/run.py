@@ -10,7 +10,7 @@ from optaware.records._base import Record
 from optaware.records.example import Protocol
 from optaware.records.methods import Method
 
-__all__ = ["DataRef", "EvalRecord", "ModelRef", "RunSpec", "RunStatus", "Schedule", "StepRecord"]
+__all__ = ["DataRef", "EvalRecord", "ModelRef", "RunData", "RunSpec", "RunStatus", "Schedule", "StepRecord"]
 
 
 class ModelRef(Record):
@@ -24,6 +24,7 @@ class ModelRef(Record):
 class DataRef(Record):
     """The rows of a run: a task, its split protocol, and which version of the training rows."""
 
+    kind: Literal["task"] = "task"
     task: str
     """Name of a built-in task, or path of a task file."""
     task_sha256: str | None = None
@@ -40,6 +41,10 @@ class DataRef(Record):
         if (self.variant == "original") != (self.corpus_id is None):
             raise ValueError("corpus_id is given exactly when variant is not 'original'")
         return self
+
+
+RunData = DataRef
+"""What a run learns from; `kind` says which form. A method with data of its own kind adds its record here."""
 
 
 class Schedule(Record):
@@ -69,7 +74,7 @@ class RunSpec(Record):
 
     version: Literal[1] = 1
     model: ModelRef
-    data: DataRef
+    data: RunData
     method: Method
     schedule: Schedule = Schedule()
     seed: int = 0

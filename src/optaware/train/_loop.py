@@ -15,7 +15,7 @@ import torch
 from optaware._io import JsonlAppender, finite_or_none, read_jsonl, storage_errors, write_jsonl
 from optaware.errors import InputError, IntegrityError, Problem, StoppedBySignal
 from optaware.models import peak_memory_bytes
-from optaware.records import EvalRecord, MeZO, RunSpec, Score, StepRecord, fingerprint, parse_record
+from optaware.records import EvalRecord, RunSpec, Score, StepRecord, ZerothOrderConfig, fingerprint, parse_record
 from optaware.store import RunFolder
 from optaware.train._batches import BatchOrder, split
 from optaware.train._checkpoint import BEST, LAST, Checkpoint
@@ -157,7 +157,7 @@ class _Run:
 
     def _open_journal(self) -> Journal | None:
         method = self.spec.method
-        if not isinstance(method, MeZO):
+        if not isinstance(method, ZerothOrderConfig):
             return None
         header = JournalHeader(
             spec=self.identity["spec"] or "",

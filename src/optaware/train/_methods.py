@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from optaware.errors import InputError, Problem
-from optaware.records import FOFull, FOLoRA, Method, MeZO
+from optaware.records import FOFull, FOLoRA, Method, ZerothOrderConfig
 from optaware.train._types import Learner, Loss
 from optaware.train.directions import LowRank
 from optaware.train.estimators import TwoPoint
@@ -30,7 +30,7 @@ def make_learner(model: Any, loss: Loss, method: Method, seed: int) -> Learner:
         ModelError: The method cannot be applied to this model.
     """
     match method:
-        case MeZO(direction="gaussian"):
+        case ZerothOrderConfig(direction="gaussian"):
             return PlainMeZO(
                 model,
                 loss,
@@ -40,7 +40,7 @@ def make_learner(model: Any, loss: Loss, method: Method, seed: int) -> Learner:
                 weight_decay=method.weight_decay,
                 seed=seed,
             )
-        case MeZO():
+        case ZerothOrderConfig():
             direction = LowRank(model, rank=method.rank, refresh_every=method.refresh_every, seed=seed)
             update = SGD(method.lr, method.weight_decay)
             estimator = TwoPoint(method.eps)

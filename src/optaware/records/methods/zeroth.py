@@ -1,0 +1,261 @@
+"""Configs of the zeroth-order family: one surface, and named methods that choose points on it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from optaware.records.methods._base import Knob, MethodConfig
+
+__all__ = ["FZOO", "LOZO", "Fast", "MeZO", "MeZOAdam", "SparseMeZO", "ZerothOrderConfig"]
+
+
+class ZerothOrderConfig(MethodConfig):
+    """direction x estimator x update: everything that a forward-only method can choose.
+
+    A named method is a subclass with its `name` and its defaults; every field stays open, so any combination that makes
+    sense can be asked for, and each is one factor of an ablation.
+    """
+
+    lr: Annotated[float, Knob("learning rate", ("step size", "η"), baseline=(1e-6,)), Field(gt=0)] = 1e-6
+    lr_schedule: Annotated[
+        Literal["constant", "linear", "cosine"],
+        Knob("learning rate schedule", ("decay schedule",), remove="constant", baseline=("constant",)),
+    ] = "constant"
+    warmup: Annotated[int, Knob("warm-up steps", ("warmup",), remove=0, baseline=(0,)), Field(ge=0)] = 0
+    eps: Annotated[
+        float,
+        Knob(
+            "perturbation scale",
+            ("epsilon", "ε", "δ", "smoothing", "smoothing parameter", "perturbation magnitude"),
+            baseline=(1e-3,),
+        ),
+        Field(gt=0),
+    ] = 1e-3
+    eps_schedule: Annotated[
+        Literal["constant", "linear", "cosine"],
+        Knob("perturbation scale schedule", ("epsilon schedule",), remove="constant", baseline=("constant",)),
+    ] = "constant"
+    queries: Annotated[
+        int,
+        Knob(
+            "number of SPSA samples",
+            ("n", "n-SPSA", "directions per step", "queries per step", "SPSA sample size", "number of perturbations"),
+            remove=1,
+            baseline=(1,),
+        ),
+        Field(ge=1),
+    ] = 1
+    query_schedule: Annotated[
+        Literal["constant", "linear"],
+        Knob("query schedule", ("sample schedule", "n schedule"), remove="constant", baseline=("constant",)),
+    ] = "constant"
+    """`linear`: from 1 query at the first step to `queries` at the last."""
+    direction: Annotated[
+        Literal["gaussian", "rademacher", "low-rank"],
+        Knob(
+            "distribution of the perturbation z",
+            ("noise", "noise distribution", "perturbation distribution", "perturbation direction"),
+            baseline=("gaussian",),
+            values=(
+                ("gaussian", ("normal", "dense Gaussian")),
+                ("rademacher", ("sign", "Bernoulli ±1", "random signs")),
+                ("low-rank", ("LOZO", "low rank")),
+            ),
+        ),
+    ] = "gaussian"
+    rank: Annotated[int, Knob("rank of the perturbation", ("r",), baseline=(8,)), Field(ge=1)] = 8
+    refresh_every: Annotated[
+        int, Knob("steps between new right factors V", ("lazy sampling interval", "ν"), baseline=(10,)), Field(ge=1)
+    ] = 10
+    mask: Annotated[
+        Literal["none", "magnitude", "random"],
+        Knob(
+            "sparsity of the perturbation",
+            ("sparse mask", "sparse perturbation", "parameter selection"),
+            remove="none",
+            baseline=("none",),
+            values=(("magnitude", ("small weights", "magnitude-based mask")), ("random", ("random mask",))),
+        ),
+    ] = "none"
+    density: Annotated[
+        float, Knob("share of weights that the mask leaves in", ("density", "1 - sparsity")), Field(gt=0, le=1)
+    ] = 0.25
+    layers: Annotated[
+        int | None,
+        Knob("layers perturbed per step", ("layer subset", "layer-wise sparsity", "random layers"), remove=None),
+        Field(ge=1),
+    ] = None
+    """Blocks drawn at random at each step; None: all of them."""
+    include: tuple[str, ...] = ()
+    """Patterns (fnmatch) of the names of the parameters that are trained; none: all of `parameters`."""
+    noise: Annotated[
+        Literal["regenerate", "store"],
+        Knob(
+            "memory-efficient in-place perturbation by seed-based noise regeneration",
+            ("seed regeneration", "random seed trick", "memory-efficient mechanism", "in-place perturbation"),
+            remove="store",
+            baseline=("regenerate",),
+            values=(("store", ("stored noise vectors", "full noise vectors")),),
+        ),
+    ] = "regenerate"
+    apply: Annotated[
+        Literal["forward", "in-place"],
+        Knob("where the perturbation is applied", ("perturbation inside the forward pass",), baseline=("forward",)),
+    ] = "forward"
+    estimator: Annotated[
+        Literal["two-point", "one-sided", "one-point", "one-point-residual"],
+        Knob(
+            "gradient estimator",
+            ("gradient estimation method", "estimator", "SPSA", "finite difference", "zeroth-order estimator"),
+            baseline=("two-point",),
+            values=(
+                ("two-point", ("SPSA", "two-point estimator", "central difference", "two-sided")),
+                ("one-sided", ("forward difference", "one-sided difference")),
+                ("one-point", ("one-point estimator", "single-point", "one point")),
+                ("one-point-residual", ("one-point residual feedback", "residual feedback")),
+            ),
+        ),
+    ] = "two-point"
+    normalise: Annotated[
+        bool,
+        Knob("normalisation by the standard deviation of the losses", ("loss-std normalisation",), remove=False),
+    ] = False
+    update: Annotated[
+        Literal["sgd", "momentum", "adam", "sign"],
+        Knob(
+            "update rule",
+            ("optimizer", "optimiser", "base optimizer"),
+            baseline=("sgd",),
+            values=(("momentum", ("SGD with momentum",)), ("adam", ("Adam", "AdamW")), ("sign", ("signSGD",))),
+        ),
+    ] = "sgd"
+    momentum: Annotated[float, Knob("momentum", ("β1", "beta1"), remove=0.0, baseline=(0.9,)), Field(ge=0, lt=1)] = 0.9
+    beta2: Annotated[float, Knob("second-moment decay", ("β2",), baseline=(0.999,)), Field(ge=0, lt=1)] = 0.999
+    adam_eps: Annotated[float, Knob("epsilon of Adam", baseline=(1e-8,)), Field(gt=0)] = 1e-8
+    weight_decay: Annotated[
+        float, Knob("weight decay", ("L2 regularisation",), remove=0.0, baseline=(0.0,)), Field(ge=0)
+    ] = 0.0
+    clip: Annotated[
+        float | None, Knob("clipping of the projected gradient", ("gradient clipping",), remove=None), Field(gt=0)
+    ] = None
+    objective: Annotated[
+        Literal["task", "options", "language-model", "accuracy", "f1"],
+        Knob("training objective", ("loss", "objective function", "non-differentiable objective"), baseline=("task",)),
+    ] = "task"
+    """`task`: the task's own loss."""
+    parameters: Annotated[
+        Literal["all", "lora", "prefix", "prompt"],
+        Knob(
+            "parameters that are tuned",
+            ("tuning strategy", "PEFT", "parameter-efficient fine-tuning", "full-parameter updates", "PEFT variant"),
+            baseline=("all",),
+            values=(
+                ("all", ("full", "full-parameter", "full fine-tuning")),
+                ("lora", ("LoRA", "low-rank adaptation")),
+                ("prefix", ("prefix tuning", "prefix-tuning")),
+                ("prompt", ("prompt tuning", "soft prompt")),
+            ),
+        ),
+    ] = "all"
+    lora_rank: Annotated[int, Knob("LoRA rank", baseline=(8,)), Field(ge=1)] = 8
+    lora_alpha: Annotated[float, Knob("LoRA alpha", baseline=(16.0,)), Field(gt=0)] = 16.0
+    virtual_tokens: Annotated[
+        int, Knob("length of the prefix or soft prompt", ("prefix length", "number of virtual tokens")), Field(ge=1)
+    ] = 5
+    precision: Annotated[
+        Literal["auto", "residual", "stochastic", "master", "none"],
+        Knob(
+            "how updates survive rounding in half precision",
+            ("precision remedy", "mixed precision"),
+            remove="none",
+            values=(
+                ("residual", ("Kahan", "error feedback")),
+                ("stochastic", ("stochastic rounding",)),
+                ("master", ("fp32 master weights",)),
+            ),
+        ),
+    ] = "auto"
+
+    @property
+    def forward_only(self) -> bool:
+        """No gradients are needed."""
+        return True
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> ZerothOrderConfig:
+        faults = []
+        if self.direction == "low-rank" and self.mask != "none":
+            faults.append("mask: a masked low-rank perturbation is not of low rank; use a dense direction")
+        if self.direction == "low-rank" and self.apply == "in-place":
+            faults.append("apply: a low-rank perturbation is applied inside the forward pass only")
+        if self.estimator.startswith("one-point") and self.normalise:
+            faults.append("normalise: a one-point estimate has one loss a query; use one-sided or two-point")
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self
+
+
+class MeZO(ZerothOrderConfig):
+    """Zeroth-order SGD with a simultaneous-perturbation estimate (Malladi et al., NeurIPS 2023, Algorithm 1).
+
+    `g = (L(θ + eps·z) − L(θ − eps·z)) / (2·eps)`, averaged over `queries` directions; `θ ← θ − lr·g·z`.
+
+    Differs from the paper: the perturbation is applied inside the forward pass, so that no weight is written to
+    evaluate a probe; `apply="in-place", precision="none"` is the paper's own loop.
+    """
+
+    name: Literal["mezo"] = "mezo"
+
+
+class MeZOAdam(ZerothOrderConfig):
+    """MeZO with Adam's moments of the estimates (Malladi et al., NeurIPS 2023, section 3.3 and appendix B)."""
+
+    name: Literal["mezo-adam"] = "mezo-adam"
+    update: Annotated[
+        Literal["sgd", "momentum", "adam", "sign"], *ZerothOrderConfig.model_fields["update"].metadata
+    ] = "adam"
+
+
+class LOZO(ZerothOrderConfig):
+    """Low-rank perturbations with a lazily redrawn factor (Chen et al., ICLR 2025, Algorithm 1)."""
+
+    name: Literal["lozo"] = "lozo"
+    direction: Annotated[
+        Literal["gaussian", "rademacher", "low-rank"], *ZerothOrderConfig.model_fields["direction"].metadata
+    ] = "low-rank"
+
+
+class FZOO(ZerothOrderConfig):
+    """One-sided Rademacher probes around one clean forward, divided by the spread of their losses (FZOO, 2025)."""
+
+    name: Literal["fzoo"] = "fzoo"
+    direction: Annotated[
+        Literal["gaussian", "rademacher", "low-rank"], *ZerothOrderConfig.model_fields["direction"].metadata
+    ] = "rademacher"
+    estimator: Annotated[
+        Literal["two-point", "one-sided", "one-point", "one-point-residual"],
+        *ZerothOrderConfig.model_fields["estimator"].metadata,
+    ] = "one-sided"
+    normalise: Annotated[bool, *ZerothOrderConfig.model_fields["normalise"].metadata] = True
+    queries: Annotated[int, *ZerothOrderConfig.model_fields["queries"].metadata] = 8
+
+
+class SparseMeZO(ZerothOrderConfig):
+    """MeZO on the small weights of each matrix (Liu et al., 2024)."""
+
+    name: Literal["sparse-mezo"] = "sparse-mezo"
+    mask: Annotated[Literal["none", "magnitude", "random"], *ZerothOrderConfig.model_fields["mask"].metadata] = (
+        "magnitude"
+    )
+
+
+class Fast(ZerothOrderConfig):
+    """Our default: low-rank two-point probes inside the forward pass, fp32 accumulators, values chosen on dev rows."""
+
+    name: Literal["fast"] = "fast"
+    direction: Annotated[
+        Literal["gaussian", "rademacher", "low-rank"], *ZerothOrderConfig.model_fields["direction"].metadata
+    ] = "low-rank"
+    lr: Annotated[float, *ZerothOrderConfig.model_fields["lr"].metadata] = 2e-5
