@@ -27,7 +27,7 @@ from _result import write_result
 from optaware.models import EncodedExample, OptionScorer, encode, load_model
 from optaware.records import ModelRef, Protocol
 from optaware.tasks import get_task, load_splits
-from optaware.train import SGD, LowRank, PlainMeZO, TwoPoint, ZerothOrder
+from optaware.train import SGD, LowRank, PlainMeZO, TwoPoint, ZerothOrderLearner
 
 FAR = 10**6
 """Steps between refreshes while steps are timed, so that none falls into them."""
@@ -86,7 +86,7 @@ def main() -> None:
         return torch.nn.functional.cross_entropy(scores, torch.tensor([row.label for row in rows]).to(scores.device))
 
     direction = LowRank(loaded.model, rank=options.rank, refresh_every=FAR, seed=0)
-    fast = ZerothOrder(loaded.model, loss, direction, TwoPoint(1e-3), SGD(1e-7))
+    fast = ZerothOrderLearner(loaded.model, loss, direction, TwoPoint(1e-3), SGD(1e-7))
     plain = PlainMeZO(loaded.model, loss, lr=1e-7, eps=1e-3)
     original = PlainMeZO(loaded.model, original_loss, lr=1e-7, eps=1e-3)
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig, Qwen2Config, Qwen2ForCausalLM
 
 from optaware.errors import ModelError
-from optaware.train import SGD, LowRank, PlainMeZO, Probe, TwoPoint, ZerothOrder
+from optaware.train import SGD, LowRank, PlainMeZO, Probe, TwoPoint, ZerothOrderLearner
 from optaware.train._seeds import derive_seed
 from optaware.train.directions import gaussian_noise
 from optaware.train.directions._merge import RESIDUAL_SCALE, merge_product
@@ -200,7 +200,9 @@ def test_side_products_follow_the_plain_oracle(kit: Any, name: str, refresh_ever
         **step_size,
     )
     direction = LowRank(model, **settings)
-    engine = ZerothOrder(model, exact_loss(model), direction, TwoPoint(1e-3), SGD(**step_size), queries=2, seed=4)
+    engine = ZerothOrderLearner(
+        model, exact_loss(model), direction, TwoPoint(1e-3), SGD(**step_size), queries=2, seed=4
+    )
     before = copy.deepcopy(model.state_dict())
     for step in range(1, 6):
         mirror.begin(step)

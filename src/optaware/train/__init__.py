@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from optaware.train.estimators import TwoPoint
     from optaware.train.plain import PlainMeZO
     from optaware.train.updates import SGD
-    from optaware.train.zeroth import ZerothOrder
+    from optaware.train.zeroth import ZerothOrderLearner
 
 __all__ = [
     "DIVERGED_AFTER",
@@ -32,7 +32,7 @@ __all__ = [
     "TrainEvent",
     "TrainOutcome",
     "TwoPoint",
-    "ZerothOrder",
+    "ZerothOrderLearner",
     "discard_checkpoints",
     "read_journal",
     "train",
@@ -45,7 +45,7 @@ _HOMES = {
     "PlainMeZO": "plain",
     "SGD": "updates",
     "TwoPoint": "estimators",
-    "ZerothOrder": "zeroth",
+    "ZerothOrderLearner": "zeroth",
     "discard_checkpoints": "_checkpoint",
     "read_journal": "_journal",
     "train": "_loop",

@@ -12,7 +12,7 @@ from optaware.train.estimators import TwoPoint
 from optaware.train.firstorder import add_adapter, full, lora
 from optaware.train.plain import PlainMeZO
 from optaware.train.updates import SGD
-from optaware.train.zeroth import ZerothOrder
+from optaware.train.zeroth import ZerothOrderLearner
 
 __all__ = ["make_learner", "prepare_model"]
 
@@ -44,7 +44,7 @@ def make_learner(model: Any, loss: Loss, method: Method, seed: int) -> Learner:
             direction = LowRank(model, rank=method.rank, refresh_every=method.refresh_every, seed=seed)
             update = SGD(method.lr, method.weight_decay)
             estimator = TwoPoint(method.eps)
-            return ZerothOrder(model, loss, direction, estimator, update, queries=method.queries, seed=seed)
+            return ZerothOrderLearner(model, loss, direction, estimator, update, queries=method.queries, seed=seed)
         case FOFull():
             return full(model, loss, method, seed)
         case FOLoRA():

@@ -18,10 +18,10 @@ from optaware.train.updates import SGD
 if TYPE_CHECKING:
     from optaware.models import EncodedExample
 
-__all__ = ["ZerothOrder"]
+__all__ = ["ZerothOrderLearner"]
 
 
-class ZerothOrder:
+class ZerothOrderLearner:
     """Each step: the estimator probes the loss along directions, the update moves the weights along them.
 
     Args:
