@@ -28,6 +28,25 @@ class Direction(Protocol):
         """`θ ← θ + amount·z(seed)`."""
         ...
 
+    # Updates that remember more than one scalar a probe (momentum, Adam) work in the coordinates that z is drawn in:
+    # z itself for dense directions, U of z = U·Vᵀ for low-rank ones, so that what they remember is as small as U.
+
+    @property
+    def basis(self) -> int:
+        """Changes when coordinates get another meaning (a new V); what was remembered in the old ones is void then."""
+        ...
+
+    def coordinates(self, seed: int, name: str) -> Tensor:
+        """z(seed) of one parameter (a key of `weights()`), in coordinates, fp32 or wider; not to be written to.
+
+        Valid until the next call of any method of the direction.
+        """
+        ...
+
+    def shift(self, name: str, change: Tensor) -> None:
+        """`θ ← θ + change` for one parameter, `change` in coordinates and in their dtype."""
+        ...
+
     def decay(self, factor: float) -> None:
         """`θ ← factor·θ` for every matrix; vectors (biases, norm scales) are left alone."""
         ...

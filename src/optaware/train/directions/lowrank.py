@@ -64,6 +64,7 @@ class LowRank:
         self._pending = 1.0  # decay that the stored matrices have not had yet
         self._on = False
         self._parts: list[MatrixFactors | VectorCopy] = [*self.matrices, *self.vectors]
+        self._by_name = {part.site.name: part for part in self._parts}
         self._hooks = [hook for part in self._parts for hook in part.attach(self._is_on)]
         norms = {id(site.module): site for site in vectors if site.kind == "module"}
         for site in norms.values():
@@ -139,6 +140,20 @@ class LowRank:
         self._draw(seed)
         for bank in self._banks:
             bank.move(amount)
+
+    @property
+    def basis(self) -> int:
+        """The period of V."""
+        return -1 if self._period is None else self._period
+
+    def coordinates(self, seed: int, name: str) -> Tensor:
+        """Uᵀ (r, m) of a matrix, z of a vector."""
+        self._draw(seed)
+        return self._by_name[name].drawn
+
+    def shift(self, name: str, change: Tensor) -> None:
+        """`Aᵀ ← Aᵀ + change` for a matrix, `v ← v + change` for a vector."""
+        self._by_name[name].learnt.add_(change)
 
     def decay(self, factor: float) -> None:
         """`θ ← factor·θ` for matrices: at once in the factors, in the stored weights with the next merge."""
