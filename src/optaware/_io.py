@@ -22,6 +22,7 @@ from optaware.errors import InputError, OptawareError, Problem, ProblemList, Sto
 __all__ = [
     "JsonlAppender",
     "canonical_json",
+    "dump_yaml",
     "dumps",
     "file_sha256",
     "finite_or_none",
@@ -322,6 +323,45 @@ def read_yaml(source: Path | str, *, name: str | None = None) -> Any:
         raise InputError(
             Problem("malformed", Path(place).name, f"not valid YAML ({why})", "Correct it.", where)
         ) from error
+
+
+class _StrictDumper(yaml.SafeDumper):
+    """Quotes every text that the strict loader, or YAML as others read it, would take for something else."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
+        return super().increase_indent(flow, False)
+
+
+_StrictDumper.yaml_implicit_resolvers = {
+    first: [*_StrictLoader.yaml_implicit_resolvers.get(first, ()), *yaml.SafeDumper.yaml_implicit_resolvers[first]]
+    if first in yaml.SafeDumper.yaml_implicit_resolvers
+    else list(_StrictLoader.yaml_implicit_resolvers[first])
+    for first in {*_StrictLoader.yaml_implicit_resolvers, *yaml.SafeDumper.yaml_implicit_resolvers}
+}
+
+
+def _represent_float(dumper: _StrictDumper, value: float) -> yaml.ScalarNode:
+    if not math.isfinite(value):
+        raise ValueError(f"{value} cannot be written: JSON and strict YAML have finite numbers only")
+    return dumper.represent_scalar("tag:yaml.org,2002:float", repr(value))
+
+
+_StrictDumper.add_representer(float, _represent_float)
+
+
+def dump_yaml(value: Any, *, header: str = "") -> str:
+    """Write plain JSON values as YAML for people; `read_yaml` gives them back with their types.
+
+    Args:
+        value: Dicts with text keys, lists, text, numbers, bools, None. Order is kept.
+        header: Lines of comment put in front, without `#`.
+    """
+    text = yaml.dump(value, Dumper=_StrictDumper, sort_keys=False, allow_unicode=True, width=110, indent=2)
+    comment = "".join(f"# {line}".rstrip() + "\n" for line in header.splitlines())
+    return comment + text
 
 
 def finite_or_none(value: float | None) -> float | None:

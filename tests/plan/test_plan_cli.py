@@ -85,7 +85,10 @@ def test_check(plan, capsys):
     assert "2 runs with the baseline" in capsys.readouterr().out
     assert invoke(["plan", "check", plan(ROW), "--method", "mezo", "--seeds", "2", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
-    assert (report["runs"], [finding["code"] for finding in report["findings"]]) == (4, ["part-not-covered"])
+    assert (report["runs"], report["findings"]) == (4, [])
+    assert invoke(["plan", "check", plan(ROW), "--method", "zero-shot", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert [finding["code"] for finding in report["findings"]] == ["part-not-covered"]
     assert invoke(["plan", "check", plan(f"{ROW}\n{ROW}"), "-k", "1"]) == 1
     out = capsys.readouterr().out
     assert "name-twice" in out

@@ -1,5 +1,6 @@
 """Ablation plans: read them in whatever shape they come, write, check and score them."""
 
+from optaware.plan._binding_file import binding_yaml, read_binding_file, read_manifest, write_binding
 from optaware.plan._check import check_plan
 from optaware.plan._folders import FolderScore, MeanScore, PaperScore, score_folders
 from optaware.plan._match import LexicalMatcher, Matcher, MatchVerdict
@@ -28,14 +29,18 @@ __all__ = [
     "NamedMetric",
     "PaperScore",
     "PlanScore",
+    "binding_yaml",
     "check_plan",
     "component_of",
     "entry_json",
     "name_metric",
     "ndcg",
     "parse_plan",
+    "read_binding_file",
+    "read_manifest",
     "read_plan",
     "render_plan",
     "score_folders",
     "score_plan",
+    "write_binding",
 ]

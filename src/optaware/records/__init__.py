@@ -1,6 +1,17 @@
 """What flows between the stages: frozen records without I/O or heavy imports."""
 
 from optaware.records._base import Record, parse_record
+from optaware.records.binding import (
+    Binding,
+    BindingArm,
+    BindingRun,
+    BoundBy,
+    BoundEntry,
+    BoundMetric,
+    NearComponent,
+    PlanSource,
+    Unbound,
+)
 from optaware.records.chat import ChatMessage, ChatModelRef, ChatReply, ChatRequest, Usage
 from optaware.records.example import (
     AutomaticCheck,
@@ -15,6 +26,7 @@ from optaware.records.example import (
     Verdict,
 )
 from optaware.records.fingerprint import FINGERPRINT_VERSION, fingerprint, short_id
+from optaware.records.manifest import Manifest, ManifestComponent, ManifestMetric, ManifestOption
 from optaware.records.methods import (
     FZOO,
     LOZO,
@@ -55,6 +67,12 @@ __all__ = [
     "AblationPlan",
     "Action",
     "AutomaticCheck",
+    "Binding",
+    "BindingArm",
+    "BindingRun",
+    "BoundBy",
+    "BoundEntry",
+    "BoundMetric",
     "Candidate",
     "ChatMessage",
     "ChatModelRef",
@@ -76,16 +94,22 @@ __all__ = [
     "GateSpec",
     "Interval",
     "Knob",
+    "Manifest",
+    "ManifestComponent",
+    "ManifestMetric",
+    "ManifestOption",
     "MeZO",
     "MeZOAdam",
     "Method",
     "MethodArm",
     "MethodConfig",
     "ModelRef",
+    "NearComponent",
     "PageFacts",
     "ParseFailure",
     "PlanDocument",
     "PlanItem",
+    "PlanSource",
     "PlanValue",
     "Prediction",
     "Protocol",
@@ -101,6 +125,7 @@ __all__ = [
     "SparseMeZO",
     "StepRecord",
     "StudySpec",
+    "Unbound",
     "Usage",
     "VariantSpec",
     "Verdict",
