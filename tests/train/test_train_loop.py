@@ -133,7 +133,7 @@ def test_steps_without_a_finite_loss_are_skipped_counted_and_end_as_diverged(kit
 
         def loss(self, batch: Any, objective: str) -> Any:
             type(self).calls += 1
-            self.broken = lambda: type(self).calls in (4, 5)  # one looks at the model, then two a step
+            self.broken = lambda: type(self).calls in (5, 6)  # two look at the model, then two a step
             return super().loss(batch, objective)
 
     outcome, _ = go(

@@ -7,14 +7,18 @@ from typing import Any
 from optaware.errors import InputError, Problem
 from optaware.records import FOFull, FOLoRA, Method, ZerothOrderConfig
 from optaware.train._types import Learner, Loss
-from optaware.train.directions import LowRank
-from optaware.train.estimators import TwoPoint
+from optaware.train.directions import Direction, LowRank
+from optaware.train.estimators import Estimator, OnePoint, OnePointResidual, OneSided, TwoPoint
 from optaware.train.firstorder import add_adapter, full, lora
 from optaware.train.plain import PlainMeZO
-from optaware.train.updates import SGD
+from optaware.train.schedules import settings_at
+from optaware.train.updates import SGD, Adam, Momentum, Sign, Update
 from optaware.train.zeroth import ZerothOrderLearner
 
-__all__ = ["make_learner", "prepare_model"]
+__all__ = ["make_estimator", "make_learner", "make_update", "prepare_model"]
+
+_MOST_COPIES = 32
+"""Copies of a batch in one forward pass."""
 
 
 def prepare_model(model: Any, method: Method, seed: int) -> Any:
@@ -22,15 +26,56 @@ def prepare_model(model: Any, method: Method, seed: int) -> Any:
     return add_adapter(model, method, seed) if isinstance(method, FOLoRA) else model
 
 
-def make_learner(model: Any, loss: Loss, method: Method, seed: int) -> Learner:
+def make_estimator(method: ZerothOrderConfig) -> Estimator:
+    """The estimator that a config names."""
+    match method.estimator:
+        case "two-point":
+            return TwoPoint(method.eps, normalise=method.normalise)
+        case "one-sided":
+            return OneSided(method.eps, normalise=method.normalise)
+        case "one-point":
+            return OnePoint(method.eps)
+        case "one-point-residual":
+            return OnePointResidual(method.eps)
+
+
+def make_update(method: ZerothOrderConfig) -> Update:
+    """The update that a config names."""
+    common = method.lr, method.weight_decay, method.clip
+    match method.update:
+        case "sgd":
+            return SGD(*common)
+        case "sign":
+            return Sign(*common)
+        case "momentum":
+            return Momentum(*common, beta=method.momentum, form=method.moments, window=method.window)
+        case "adam":
+            betas = method.momentum, method.beta2
+            return Adam(*common, betas=betas, eps=method.adam_eps, form=method.moments, window=method.window)
+
+
+def _batches(method: ZerothOrderConfig, model: Any) -> bool:
+    if method.batching != "auto":
+        return method.batching == "on"
+    return any(parameter.is_cuda for parameter in model.parameters())
+
+
+def make_learner(model: Any, loss: Loss, method: Method, seed: int, steps: int = 1) -> Learner:
     """The learner of `method` on a model that `prepare_model` returned.
+
+    Args:
+        model: The model.
+        loss: The objective, with its mean over examples.
+        method: The method's config.
+        seed: The run's seed.
+        steps: Updates that the run asks for, which schedules go by.
 
     Raises:
         InputError: The method does not train.
         ModelError: The method cannot be applied to this model.
     """
     match method:
-        case ZerothOrderConfig(direction="gaussian"):
+        case ZerothOrderConfig(direction="gaussian", estimator="two-point", update="sgd"):
             return PlainMeZO(
                 model,
                 loss,
@@ -41,10 +86,17 @@ def make_learner(model: Any, loss: Loss, method: Method, seed: int) -> Learner:
                 seed=seed,
             )
         case ZerothOrderConfig():
-            direction = LowRank(model, rank=method.rank, refresh_every=method.refresh_every, seed=seed)
-            update = SGD(method.lr, method.weight_decay)
-            estimator = TwoPoint(method.eps)
-            return ZerothOrderLearner(model, loss, direction, estimator, update, queries=method.queries, seed=seed)
+            return ZerothOrderLearner(
+                model,
+                loss,
+                _direction(model, method, seed),
+                make_estimator(method),
+                make_update(method),
+                queries=method.queries,
+                seed=seed,
+                settings=lambda step: settings_at(method, step, steps),
+                most_copies=_MOST_COPIES if _batches(method, model) else 1,
+            )
         case FOFull():
             return full(model, loss, method, seed)
         case FOLoRA():
@@ -53,3 +105,7 @@ def make_learner(model: Any, loss: Loss, method: Method, seed: int) -> Learner:
             raise InputError(
                 Problem("method-untrained", method.name, "it trains nothing", "Evaluate the model as it comes.")
             )
+
+
+def _direction(model: Any, method: ZerothOrderConfig, seed: int) -> Direction:
+    return LowRank(model, rank=method.rank, refresh_every=method.refresh_every, seed=seed)

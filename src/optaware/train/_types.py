@@ -57,6 +57,10 @@ class StepResult:
     skipped: bool
     coefficients: tuple[float, ...] = ()
     grad_norm: float | None = None
+    kept: tuple[float, ...] = ()
+    """What the journal keeps of the step, one float32 per direction."""
+    lr: float | None = None
+    """Learning rate of the step; None: the method's constant one."""
 
 
 class Loss(Protocol):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from optaware.train._seeds import derive_seed, generator
 from optaware.train._types import Loss, StepResult
 from optaware.train.directions.gaussian import gaussian_noise
-from optaware.train.estimators.twopoint import to_float32
+from optaware.train.estimators import to_float32
 
 if TYPE_CHECKING:
     from optaware.models import EncodedExample

@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from optaware.errors import ModelError, Problem
+from optaware.train._losses import BatchLoss
 from optaware.train._seeds import derive_seed
 from optaware.train._types import Loss, StepResult
 from optaware.train.directions import Direction
-from optaware.train.estimators import TwoPoint
-from optaware.train.updates import SGD
+from optaware.train.estimators import Estimator
+from optaware.train.schedules import Settings
+from optaware.train.updates import Update
 
 if TYPE_CHECKING:
     from optaware.models import EncodedExample
 
-__all__ = ["ZerothOrderLearner"]
+__all__ = ["ZerothOrderLearner", "probe_seeds"]
+
+
+def probe_seeds(seed: int, step: int, queries: int) -> list[int]:
+    """Seeds of the directions of one step: functions of the run's seed, the step and the query alone."""
+    return [derive_seed(seed, "probe", step, query) for query in range(queries)]
 
 
 class ZerothOrderLearner:
     """Each step: the estimator probes the loss along directions, the update moves the weights along them.
+
+    The first step of a process evaluates the loss of its first part twice at the same weights, and refuses a loss that
+    does not give the same value both times: the difference of two losses would be noise.
 
     Args:
         model: The model that `direction` acts on.
@@ -32,6 +44,13 @@ class ZerothOrderLearner:
         update: What the coefficients do to the weights.
         queries: Directions per step.
         seed: The run's seed; the seed of each probe is a function of it, of the step and of the query.
+        settings: Learning rate, perturbation scale and queries by step; None: those of `update`, `estimator` and
+            `queries`, at every step.
+        most_copies: Copies of the batch, each with a perturbation of its own, that may go through the model in one
+            forward pass, where direction and loss can do that.
+
+    Raises:
+        ModelError: At the first step: the loss is not deterministic.
     """
 
     def __init__(
@@ -39,33 +58,61 @@ class ZerothOrderLearner:
         model: nn.Module,
         loss: Loss,
         direction: Direction,
-        estimator: TwoPoint,
-        update: SGD,
+        estimator: Estimator,
+        update: Update,
         *,
         queries: int = 1,
         seed: int = 0,
+        settings: Callable[[int], Settings] | None = None,
+        most_copies: int = 1,
     ) -> None:
         self.model, self.loss = model, loss
         self.direction, self.estimator, self.update = direction, estimator, update
-        self.queries, self.seed = queries, seed
+        self.queries, self.seed, self.most_copies = queries, seed, most_copies
+        self._settings = settings or (lambda step: Settings(update.lr, estimator.eps, queries))
         self._prepared = False
 
     @torch.no_grad()
     def step(self, step: int, parts: Sequence[Sequence[EncodedExample]]) -> StepResult:
         """Probe and move; a step without a finite probe moves nothing."""
-        size = sum(len(part) for part in parts)
-
-        def loss() -> float:
-            return sum(float(self.loss(part)) * len(part) / size for part in parts)
-
         if not self._prepared:
-            self.direction.prepare(lambda: self.loss(parts[0]))
-            self._prepared = True
+            self._prepare(parts[0])
+        now = self._settings(step)
         self.direction.begin(step)
-        seeds = [derive_seed(self.seed, "probe", step, query) for query in range(self.queries)]
-        probe = self.estimator.estimate(self.direction, loss, seeds)
-        moved = self.update.apply(self.direction, probe)
-        return StepResult(probe.loss, probe.n_forward, not moved, probe.coefficients)
+        seeds = probe_seeds(self.seed, step, now.queries)
+        loss = BatchLoss(self.loss, parts, self.most_copies)
+        probe = self.estimator.estimate(self.direction, loss, seeds, now.eps)
+        moved = self.update.apply(self.direction, probe, now.lr)
+        return StepResult(
+            probe.loss, probe.n_forward, not moved, probe.coefficients, kept=self.estimator.kept(probe), lr=now.lr
+        )
+
+    @torch.no_grad()
+    def repeat(self, step: int, kept: Sequence[float]) -> StepResult:
+        """Make an update again from what the journal kept of it, without evaluating a loss."""
+        now = self._settings(step)
+        self.direction.begin(step)
+        probe = self.estimator.recall(probe_seeds(self.seed, step, now.queries), kept, now.eps)
+        moved = self.update.apply(self.direction, probe, now.lr)
+        forwards = self.estimator.forwards(now.queries)
+        return StepResult(None, forwards, not moved, probe.coefficients, kept=tuple(kept), lr=now.lr)
+
+    def _prepare(self, part: Sequence[EncodedExample]) -> None:
+        found: list[float] = []
+        self.direction.prepare(lambda: found.append(float(self.loss(part))))
+        while len(found) < 2:
+            found.append(float(self.loss(part)))
+        if found[-1] != found[-2] and not all(map(math.isnan, found[-2:])):
+            raise ModelError(
+                Problem(
+                    "loss-not-deterministic",
+                    f"{found[-2]!r}, then {found[-1]!r}, for the same rows at the same weights",
+                    "a forward-only step compares losses, and here they differ without any perturbation",
+                    "Look for dropout that stays on in evaluation mode, for sampling inside the loss, or for GPU "
+                    "kernels that add with atomics (torch.use_deterministic_algorithms finds them).",
+                )
+            )
+        self._prepared = True
 
     @torch.no_grad()
     def settle(self) -> None:
@@ -77,13 +124,17 @@ class ZerothOrderLearner:
         return self.direction.weights()
 
     def state(self) -> dict[str, Tensor]:
-        """What the direction remembers beside the weights."""
-        return self.direction.state()
+        """What the direction, the estimator and the update remember beside the weights."""
+        state = dict(self.direction.state())
+        state |= {f"estimator.{name}": value for name, value in self.estimator.state().items()}
+        return state | {f"update.{name}": value for name, value in self.update.state().items()}
 
     @torch.no_grad()
     def load(self, weights: dict[str, Tensor], state: dict[str, Tensor]) -> None:
         """Take up saved weights and state."""
         self.direction.load(weights, state)
+        for part, prefix in ((self.estimator, "estimator."), (self.update, "update.")):
+            part.load({name.removeprefix(prefix): each for name, each in state.items() if name.startswith(prefix)})
 
     @contextmanager
     def training(self) -> Iterator[None]:

@@ -104,6 +104,16 @@ class ZerothOrderConfig(MethodConfig):
         Literal["forward", "in-place"],
         Knob("where the perturbation is applied", ("perturbation inside the forward pass",), baseline=("forward",)),
     ] = "forward"
+    batching: Annotated[
+        Literal["auto", "on", "off"],
+        Knob(
+            "probes evaluated together in one forward pass",
+            ("batched probes", "parallel probes", "batched forward passes"),
+            remove="off",
+            baseline=("auto",),
+        ),
+    ] = "auto"
+    """`auto`: on a GPU, where the direction can; the losses are the same up to rounding."""
     estimator: Annotated[
         Literal["two-point", "one-sided", "one-point", "one-point-residual"],
         Knob(
@@ -134,6 +144,21 @@ class ZerothOrderConfig(MethodConfig):
     momentum: Annotated[float, Knob("momentum", ("β1", "beta1"), remove=0.0, baseline=(0.9,)), Field(ge=0, lt=1)] = 0.9
     beta2: Annotated[float, Knob("second-moment decay", ("β2",), baseline=(0.999,)), Field(ge=0, lt=1)] = 0.999
     adam_eps: Annotated[float, Knob("epsilon of Adam", baseline=(1e-8,)), Field(gt=0)] = 1e-8
+    moments: Annotated[
+        Literal["auto", "stored", "replayed"],
+        Knob(
+            "how the moments of momentum and Adam are kept",
+            ("moment storage", "optimizer state", "gradient history recomputation"),
+            remove="stored",
+            baseline=("auto",),
+            values=(
+                ("stored", ("stored moments", "stored gradients")),
+                ("replayed", ("recomputed moments", "moments from seeds and projected gradients")),
+            ),
+        ),
+    ] = "auto"
+    """`auto`: stored in the factors of a low-rank direction, replayed for a dense one."""
+    window: Annotated[int, Knob("steps that moments are replayed from", ("history length",)), Field(ge=1)] = 50
     weight_decay: Annotated[
         float, Knob("weight decay", ("L2 regularisation",), remove=0.0, baseline=(0.0,)), Field(ge=0)
     ] = 0.0
@@ -185,16 +210,50 @@ class ZerothOrderConfig(MethodConfig):
 
     @model_validator(mode="after")
     def _makes_sense(self) -> ZerothOrderConfig:
-        faults = []
-        if self.direction == "low-rank" and self.mask != "none":
-            faults.append("mask: a masked low-rank perturbation is not of low rank; use a dense direction")
-        if self.direction == "low-rank" and self.apply == "in-place":
-            faults.append("apply: a low-rank perturbation is applied inside the forward pass only")
-        if self.estimator.startswith("one-point") and self.normalise:
-            faults.append("normalise: a one-point estimate has one loss a query; use one-sided or two-point")
+        faults = [f"{field}: {why}" for field, why in _senseless(self)]
         if faults:
             raise ValueError("; ".join(faults))
         return self
+
+
+def _senseless(config: ZerothOrderConfig) -> list[tuple[str, str]]:
+    """Fields that do not go with the others, each with the reason."""
+    low_rank, one_point = config.direction == "low-rank", config.estimator.startswith("one-point")
+    remembers = config.update in ("momentum", "adam")
+    rules = [
+        ("mask", low_rank and config.mask != "none", "a masked low-rank perturbation has full rank; use a dense one"),
+        ("apply", low_rank and config.apply == "in-place", "a low-rank one acts inside the forward pass only"),
+        ("noise", low_rank and config.noise == "store", "the factors of a low-rank one are held anyway"),
+        (
+            "batching",
+            config.batching == "on" and config.apply == "in-place",
+            "weights that are written hold one probe at a time; use apply: forward",
+        ),
+        (
+            "normalise",
+            config.normalise and one_point,
+            "a one-point estimate has one loss a query; use one-sided or two-point",
+        ),
+        (
+            "queries",
+            config.normalise
+            and config.estimator == "one-sided"
+            and (config.queries < 2 or config.query_schedule != "constant"),
+            "the spread of one-sided losses needs two queries at every step",
+        ),
+        ("moments", not remembers and config.moments != "auto", f"update {config.update} remembers nothing"),
+        (
+            "layers",
+            config.layers is not None and remembers,
+            "moments of momentum and adam would mix steps that saw different layers",
+        ),
+        (
+            "layers",
+            config.layers is not None and config.parameters in ("prefix", "prompt"),
+            f"{config.parameters} parameters lie in no layer",
+        ),
+    ]
+    return [(field, why) for field, senseless, why in rules if senseless]
 
 
 class MeZO(ZerothOrderConfig):

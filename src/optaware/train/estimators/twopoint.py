@@ -2,53 +2,46 @@
 
 from __future__ import annotations
 
-import math
-import struct
 from collections.abc import Callable, Sequence
 
 from optaware.train._types import Probe
 from optaware.train.directions import Direction
+from optaware.train.estimators._points import Stateless, losses_at, to_float32
+from optaware.train.estimators._spread import spread
 
-__all__ = ["TwoPoint", "to_float32"]
-
-
-def to_float32(value: float) -> float:
-    """The nearest float32, as a Python float; NaN when `value` is not finite or too large for one."""
-    try:
-        return float(struct.unpack("<f", struct.pack("<f", value))[0]) if math.isfinite(value) else math.nan
-    except OverflowError:
-        return math.nan
+__all__ = ["TwoPoint"]
 
 
-class TwoPoint:
+class TwoPoint(Stateless):
     """`g_j = (L(θ + eps·z_j) − L(θ − eps·z_j)) / (2·eps)` for each direction z_j of a step.
 
     With `z ~ N(0, I)` of dimension d and a loss that is smooth over `eps`, `E[g z] = ∇L` and the mean over n directions
-    has `E‖ĝ‖² = (d + n + 1)/n · ‖∇L‖²`.
+    has `E‖ĝ‖² = (d + n + 1)/n · ‖∇L‖²`; with Rademacher z, `(d + n − 1)/n · ‖∇L‖²`.
 
-    Differs from the paper: Lemma 2 of Malladi et al. (NeurIPS 2023) has `d + n − 1`, which holds for z of norm √d.
+    Source: Spall 1992; Malladi et al., NeurIPS 2023, Definition 1.
+    Differs from the paper: Lemma 2 of Malladi et al. has `d + n − 1` for all z; for Gaussian z that holds only when
+    they are scaled to norm √d.
 
     Args:
         eps: Perturbation scale.
+        normalise: Divide by the standard deviation of the step's losses instead of by eps (see `OneSided`).
     """
 
-    def __init__(self, eps: float) -> None:
+    def __init__(self, eps: float, *, normalise: bool = False) -> None:
         self.eps = eps
+        self.normalise = normalise
 
-    def estimate(self, direction: Direction, loss: Callable[[], float], seeds: Sequence[int]) -> Probe:
-        """Evaluate the loss on both sides along each direction.
+    def forwards(self, queries: int) -> int:
+        """Two a direction."""
+        return 2 * queries
 
-        Args:
-            direction: How z is applied.
-            loss: Loss of the model as it now computes, over the step's whole batch.
-            seeds: One per direction.
-        """
-        losses: list[tuple[float, float]] = []
-        for seed in seeds:
-            with direction.at(seed, self.eps):
-                above = loss()
-            with direction.at(seed, -self.eps):
-                below = loss()
-            losses.append((above, below))
-        coefficients = tuple(to_float32((above - below) / (2 * self.eps)) for above, below in losses)
-        return Probe(tuple(seeds), coefficients, tuple(losses), n_forward=2 * len(losses))
+    def estimate(
+        self, direction: Direction, loss: Callable[[], float], seeds: Sequence[int], eps: float | None = None
+    ) -> Probe:
+        """Evaluate the loss on both sides along each direction; see `Estimator.estimate`."""
+        eps = self.eps if eps is None else eps
+        found = losses_at(direction, loss, [(seed, sign * eps) for seed in seeds for sign in (1.0, -1.0)])
+        losses = list(zip(found[::2], found[1::2], strict=True))
+        per = spread(found) if self.normalise else eps
+        coefficients = tuple(to_float32((above - below) / (2 * per) if per else 0.0) for above, below in losses)
+        return Probe(tuple(seeds), coefficients, tuple(losses), self.forwards(len(seeds)))

@@ -1,34 +1,43 @@
-"""Plain descent along the probed directions."""
+"""Plain descent along the probed directions, and its sign."""
 
 from __future__ import annotations
 
-from optaware.train._types import Probe
 from optaware.train.directions import Direction
+from optaware.train.updates._rule import Rule, Weighted, estimate_of
 
-__all__ = ["SGD"]
+__all__ = ["SGD", "Sign"]
 
 
-class SGD:
-    """`θ ← (1 − lr·weight_decay)·θ − lr · mean_j g_j·z_j`, the mean over the directions whose losses were finite.
+class SGD(Rule):
+    """`θ ← (1 − lr·weight_decay)·θ − lr·ĝ`, `ĝ = mean_j g_j·z_j`: nothing is remembered, no gradient is held.
 
-    Decay is decoupled from the estimate and acts on matrices only, as in the code of MeZO (Malladi et al., 2023).
+    Source: Malladi et al., NeurIPS 2023, Algorithms 1 and 2.
 
     Args:
         lr: Learning rate.
-        weight_decay: Share of the weights that is taken off per unit of learning rate.
+        weight_decay: Share of the matrices that is taken off per unit of learning rate.
+        clip: Largest size of a coefficient g; None: any.
     """
 
-    def __init__(self, lr: float, weight_decay: float = 0.0) -> None:
-        self.lr = lr
-        self.weight_decay = weight_decay
+    def _move(self, direction: Direction, weighted: Weighted, lr: float) -> None:
+        for seed, weight in weighted:
+            direction.move(seed, -lr * weight)
 
-    def apply(self, direction: Direction, probe: Probe) -> bool:
-        """Move the weights; returns whether there was anything to move them by."""
-        usable = probe.usable
-        if not usable:
-            return False
-        if self.weight_decay:
-            direction.decay(1.0 - self.lr * self.weight_decay)
-        for seed, coefficient in usable:
-            direction.move(seed, -self.lr * coefficient / len(usable))
-        return True
+
+class Sign(Rule):
+    """`θ ← (1 − lr·weight_decay)·θ − lr·sign(ĝ)`, entry by entry.
+
+    For a low-rank direction the sign is that of the factor's entries, `A ← A − lr·sign(Σ_j g_j·U_j)`; the sign of the
+    product would not be of low rank. One parameter's ĝ is held at a time.
+
+    Source: ZO-signSGD (Liu et al., ICLR 2019).
+
+    Args:
+        lr: Learning rate.
+        weight_decay: Share of the matrices that is taken off per unit of learning rate.
+        clip: Largest size of a coefficient g; None: any.
+    """
+
+    def _move(self, direction: Direction, weighted: Weighted, lr: float) -> None:
+        for name in direction.weights():
+            direction.shift(name, estimate_of(direction, weighted, name).sign_().mul_(-lr))

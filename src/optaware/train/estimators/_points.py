@@ -1,0 +1,70 @@
+"""Losses at points around the weights, one by one or as copies of the batch in one forward pass."""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Callable, Sequence
+
+from torch import Tensor
+
+from optaware.train._types import Probe
+from optaware.train.directions import Direction
+
+__all__ = ["Point", "Stateless", "losses_at", "to_float32"]
+
+Point = tuple[int, float]
+"""Seed and scale: the point `θ + scale·z(seed)`; scale 0 is θ itself."""
+
+
+def to_float32(value: float) -> float:
+    """The nearest float32, as a Python float; NaN when `value` is not finite or too large for one."""
+    try:
+        return float(struct.unpack("<f", struct.pack("<f", value))[0]) if math.isfinite(value) else math.nan
+    except OverflowError:
+        return math.nan
+
+
+def losses_at(direction: Direction, loss: Callable[[], float], points: Sequence[Point]) -> list[float]:
+    """Loss of the step's batch at each point.
+
+    Where the direction can perturb copies of a batch differently (`supports_batch`) and the loss can tell them apart
+    (`most_copies` above 1), as many points as that go through the model in one forward pass; the losses are the same up
+    to rounding.
+
+    Args:
+        direction: How z is applied.
+        loss: Loss of the model as it now computes, over the step's whole batch; see `BatchLoss`.
+        points: Seed and scale of each point.
+    """
+    most = getattr(loss, "most_copies", 1) if getattr(direction, "supports_batch", False) else 1
+    found: list[float] = []
+    for start in range(0, len(points), most):
+        chunk = points[start : start + most]
+        if len(chunk) > 1:
+            with direction.batched(chunk):  # type: ignore[attr-defined]
+                found += loss.copies(len(chunk))  # type: ignore[attr-defined]
+        else:
+            seed, scale = chunk[0]
+            with direction.at(seed, scale):
+                found.append(loss())
+    return found
+
+
+class Stateless:
+    """What estimators share whose coefficients follow from the losses of one step alone."""
+
+    def kept(self, probe: Probe) -> tuple[float, ...]:
+        """The float32 values, one per direction, that the journal keeps of a probe: here the coefficients."""
+        return probe.coefficients
+
+    def recall(self, seeds: Sequence[int], kept: Sequence[float], eps: float | None = None) -> Probe:
+        """The probe that `kept` was written of, without its losses."""
+        return Probe(tuple(seeds), tuple(kept), (), 0)
+
+    def state(self) -> dict[str, Tensor]:
+        """Nothing is remembered from step to step."""
+        return {}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Nothing to take up."""
