@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from optaware.models._encode import EncodedExample, encode
     from optaware.models._generate import Generation, generate
     from optaware.models._load import LoadedModel, list_model_names, load_model
-    from optaware.models._memory import peak_memory_bytes
+    from optaware.models._memory import held_memory_bytes, peak_memory_bytes
     from optaware.models._scoring import Objective, OptionScorer
     from optaware.models._tiny import tiny_model
 
@@ -24,6 +24,7 @@ __all__ = [
     "OptionScorer",
     "encode",
     "generate",
+    "held_memory_bytes",
     "list_model_names",
     "load_model",
     "peak_memory_bytes",
@@ -38,6 +39,7 @@ _HOMES = {
     "OptionScorer": "_scoring",
     "encode": "_encode",
     "generate": "_generate",
+    "held_memory_bytes": "_memory",
     "list_model_names": "_load",
     "load_model": "_load",
     "peak_memory_bytes": "_memory",

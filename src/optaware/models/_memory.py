@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import resource
 import sys
+from pathlib import Path
 from typing import Any
 
-__all__ = ["peak_memory_bytes"]
+__all__ = ["held_memory_bytes", "peak_memory_bytes"]
 
 
 def peak_memory_bytes(model: Any) -> int:
@@ -21,3 +22,21 @@ def peak_memory_bytes(model: Any) -> int:
         return int(torch.cuda.max_memory_allocated(device))
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def held_memory_bytes(model: Any) -> int:
+    """Memory held at this moment, in bytes: on the model's GPU where it is on one, else resident on the host.
+
+    What training takes beyond it is `peak_memory_bytes` afterwards less this before. Where the system does not tell the
+    resident size (no /proc), the peak so far stands in for it.
+    """
+    import torch
+
+    device = next(model.parameters()).device
+    if device.type == "cuda":
+        return int(torch.cuda.memory_allocated(device))
+    try:
+        pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
+    except (OSError, ValueError, IndexError):
+        return peak_memory_bytes(model)
+    return pages * resource.getpagesize()

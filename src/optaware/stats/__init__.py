@@ -2,6 +2,7 @@
 
 from optaware.stats._agreement import cohen_kappa
 from optaware.stats._bootstrap import crossed_bootstrap, paired_bootstrap
+from optaware.stats._f1 import macro_f1
 from optaware.stats._intervals import mean_interval, wilson
 from optaware.stats._multiple import benjamini_hochberg, holm
 from optaware.stats._paired import PairedTest, mcnemar, sign_flip_test
@@ -13,6 +14,7 @@ __all__ = [
     "cohen_kappa",
     "crossed_bootstrap",
     "holm",
+    "macro_f1",
     "mcnemar",
     "mean_interval",
     "paired_bootstrap",

@@ -7,11 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from optaware._io import lock, write_json
+from optaware._io import lock, read_jsonl, write_json
 from optaware.data import load_corpus
 from optaware.errors import InputError, OptawareError, StoppedBySignal
 from optaware.records import Example, RunResult, RunSpec, RunStatus, ZeroShot
 from optaware.store import RunFolder, Store, environment
+from optaware.study._run_metrics import run_metrics
 from optaware.tasks import Splits, Task, get_task, load_splits
 
 __all__ = ["train_one"]
@@ -94,7 +95,7 @@ def _run(
     import torch
 
     from optaware.evaluate import evaluate
-    from optaware.models import OptionScorer, encode, load_model, peak_memory_bytes
+    from optaware.models import OptionScorer, encode, held_memory_bytes, load_model, peak_memory_bytes
     from optaware.train import TrainOutcome, train
 
     torch.set_num_threads(spec.threads)
@@ -127,6 +128,8 @@ def _run(
         rendered = [task.render(example, style=spec.data.prompt) for example in examples]
         return encode(rendered, loaded.tokenizer, spec.schedule.max_length)
 
+    train_rows = encoded(train_examples)
+    held = held_memory_bytes(loaded.model)
     if isinstance(spec.method, ZeroShot):
         started = time.perf_counter()
         _, dev = evaluate(scorer, encoded(splits.dev), task.loss, None)
@@ -148,14 +151,14 @@ def _run(
             folder,
             loaded=loaded,
             scorer=scorer,
-            train_rows=encoded(train_examples),
+            train_rows=train_rows,
             dev_rows=encoded(splits.dev),
             objective=task.loss,
             on_event=on_event,
             should_stop=should_stop,
         )
     started = time.perf_counter()
-    _, test = evaluate(scorer, encoded(splits.test), task.loss, folder.predictions)
+    predictions, test = evaluate(scorer, encoded(splits.test), task.loss, folder.predictions)
     memory = max(outcome.peak_memory_bytes, peak_memory_bytes(loaded.model))
     _log.info("test accuracy %.4f on %d rows", test.accuracy, test.n)
     return RunResult(
@@ -174,5 +177,16 @@ def _run(
         model_source=loaded.source,
         model_sha256=loaded.sha256,
         data_source=splits.source,
+        metrics=run_metrics(
+            spec,
+            predictions,
+            test,
+            outcome=outcome,
+            evaluations=read_jsonl(folder.evals, torn_tail=True) if folder.evals.exists() else [],
+            held_bytes=held,
+            tokens_per_row=sum(len(row.prompt_ids) + len(row.option_ids[row.label]) for row in train_rows)
+            / max(1, len(train_rows)),
+            trained_parameters=sum(each.numel() for each in loaded.model.parameters() if each.requires_grad),
+        ),
         detail=outcome.detail,
     )
