@@ -12,7 +12,7 @@ _NEAR = 0.9
 
 
 def steps_to_target(evaluations: Sequence[Mapping[str, Any]]) -> tuple[int | None, int | None]:
-    """Step and forward passes of the first evaluation that had made nine tenths of the run's way to its lowest dev loss.
+    """Step and forward passes of the first evaluation that was nine tenths of the way down to the lowest dev loss.
 
     The way goes from the first evaluation's loss to the lowest one; None when no evaluation had a finite loss. It says
     how soon a run was near what it reached, so it compares arms that reach about the same.
