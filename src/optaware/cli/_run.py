@@ -128,7 +128,7 @@ def _first_words(store: Store, spec: RunSpec | CorpusSpec) -> str:
     if isinstance(spec, RunSpec):
         result = store.run_folder(spec).read_result()
         trained = f", {result.steps} steps" if result.steps else ""
-        what = f"{_task_name(spec.data.task)}, {spec.method.name} on {spec.data.variant}, seed {spec.seed}{trained}"
+        what = f"{_task_name(spec.rows.task)}, {spec.method.name} on {spec.rows.variant}, seed {spec.seed}{trained}"
         return f"       {what}: test accuracy {100 * result.test.accuracy:.1f} % of {result.test.n} rows"
     path = store.corpus_folder(spec) / "card.json"
     card = parse_record(DatasetCard, read_json(path), str(path))
@@ -148,7 +148,7 @@ def _print_summary(graph: StudyGraph, store: Store) -> None:
         folder = store.run_folder(spec)
         if folder.is_done:
             model = spec.model.name.rstrip("/").rsplit("/", 1)[-1]
-            key = (model, _task_name(spec.data.task), spec.method.name, spec.data.variant)
+            key = (model, _task_name(spec.rows.task), spec.method.name, spec.rows.variant)
             groups.setdefault(key, []).append(100 * folder.read_result().test.accuracy)
     rows = [
         [*key, f"{sum(values) / len(values):.1f}", ", ".join(f"{value:.1f}" for value in values)]

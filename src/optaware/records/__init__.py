@@ -13,6 +13,7 @@ from optaware.records.binding import (
     Unbound,
 )
 from optaware.records.chat import ChatMessage, ChatModelRef, ChatReply, ChatRequest, Usage
+from optaware.records.episodes import Episodes
 from optaware.records.example import (
     AutomaticCheck,
     Candidate,
@@ -86,6 +87,7 @@ __all__ = [
     "Decision",
     "Diagnostic",
     "EncodingDamage",
+    "Episodes",
     "EvalRecord",
     "Example",
     "FOFull",

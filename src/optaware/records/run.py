@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
+from optaware.errors import InputError
 from optaware.records._base import Record
+from optaware.records.episodes import Episodes
 from optaware.records.example import Protocol
 from optaware.records.methods import Method
 
@@ -42,9 +44,22 @@ class DataRef(Record):
             raise ValueError("corpus_id is given exactly when variant is not 'original'")
         return self
 
+    @property
+    def title(self) -> str:
+        """A short name: the task and the variant."""
+        return f"{self.task.rstrip('/').rsplit('/', 1)[-1].removesuffix('.yaml')}-{self.variant}"
 
-RunData = DataRef
-"""What a run learns from; `kind` says which form. A method with data of its own kind adds its record here."""
+
+def _kind(data: Any) -> Any:
+    return data.get("kind", "task") if isinstance(data, dict) else getattr(data, "kind", None)
+
+
+RunData = Annotated[
+    Annotated[DataRef, Tag("task")] | Annotated[Episodes, Tag("episodes")],
+    Discriminator(_kind),
+]
+"""What a run learns from; `kind` says which form (none: `task`). A method with data of its own kind adds its record
+here; each has a `title`, which becomes part of the name of the run's folder."""
 
 
 class Schedule(Record):
@@ -83,12 +98,39 @@ class RunSpec(Record):
     device: str = "auto"
     keep_weights: bool = True
 
+    @model_validator(mode="after")
+    def _method_takes_the_data(self) -> RunSpec:
+        if self.data.kind not in self.method.data_kinds:
+            wanted = " or ".join(self.method.data_kinds)
+            raise ValueError(f"{self.method.name} learns from data of kind {wanted}, not of kind {self.data.kind}")
+        return self
+
+    @property
+    def rows(self) -> DataRef:
+        """The data, for stages that work on the rows of one task.
+
+        Raises:
+            InputError: The run learns from data of another kind.
+        """
+        if isinstance(self.data, DataRef):
+            return self.data
+        raise InputError.of(
+            "data-kind",
+            f"{self.method.name} on data of kind {self.data.kind}",
+            "this works on the rows of one task only",
+            "Take a run whose data is of kind task.",
+        )
+
+    @property
+    def corpus_id(self) -> str | None:
+        """Id of the corpus that the run needs; None when it needs none."""
+        return self.data.corpus_id if isinstance(self.data, DataRef) else None
+
     @property
     def slug(self) -> str:
         """A readable name for the run's folder."""
         model = self.model.name.rstrip("/").rsplit("/", 1)[-1]
-        task = self.data.task.rstrip("/").rsplit("/", 1)[-1].removesuffix(".yaml")
-        text = f"{model}-{task}-{self.data.variant}-{self.method.name}-s{self.seed}"
+        text = f"{model}-{self.data.title}-{self.method.name}-s{self.seed}"
         return "".join(char if char.isalnum() or char in "-_." else "-" for char in text)[:80]
 
 
@@ -117,6 +159,8 @@ class StepRecord(Record):
     """Forward passes of a whole batch so far (a backward pass counts as two more)."""
     skipped: bool = False
     step_s: float
+    metrics: dict[str, float | None] = Field(default_factory=dict)
+    """Further figures of the update by canonical name, for methods that log more."""
 
 
 class EvalRecord(Record):
@@ -130,3 +174,4 @@ class EvalRecord(Record):
     best: bool = False
     forwards: int = 0
     wall_s: float
+    metrics: dict[str, float | None] = Field(default_factory=dict)

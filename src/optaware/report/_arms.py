@@ -109,7 +109,7 @@ def collect(study: StudySpec, runs: Sequence[ReportRun], exclusions: Mapping[str
             try:
                 found, by_id = _score(run)
                 scored[run.run_id] = found
-                labels.setdefault(task_name(run.spec.data.task), {}).update(by_id)
+                labels.setdefault(task_name(run.spec.rows.task), {}).update(by_id)
             except InputError as error:
                 run = replace(run, state="failed", detail=f"its records cannot be used: {short_reason(str(error))}")
         checked.append(run)
@@ -153,17 +153,17 @@ def _score(run: ReportRun) -> tuple[Scored, dict[str, int]]:
 
 
 def _key(study: StudySpec, spec: RunSpec, names: dict[ModelRef, str], tasks: dict[str, str]) -> ArmKey | None:
-    if spec.model not in names or spec.data.task not in tasks:
+    if spec.model not in names or spec.rows.task not in tasks:
         return None
-    model, task = names[spec.model], tasks[spec.data.task]
+    model, task = names[spec.model], tasks[spec.rows.task]
     if spec.method.name == "zero-shot":
-        return ArmKey(model, task, "zero-shot", spec.data.variant)
+        return ArmKey(model, task, "zero-shot", spec.rows.variant)
     same = [arm for arm in study.methods if arm.config == spec.method]
     exact = [arm for arm in same if (arm.schedule or study.schedule) == spec.schedule]
     known = {variant.name for variant in study.variants}
-    if not same or spec.data.variant not in known:
+    if not same or spec.rows.variant not in known:
         return None
-    return ArmKey(model, task, (exact or same)[0].display, spec.data.variant)
+    return ArmKey(model, task, (exact or same)[0].display, spec.rows.variant)
 
 
 def _wanted(study: StudySpec, arm: MethodArm) -> list[str]:

@@ -214,4 +214,4 @@ def _settings(record: Record, without: tuple[str, ...] = ()) -> str:
 
 def run_task(run: ReportRun) -> str:
     """The task's short name, for the run table."""
-    return task_name(run.spec.data.task)
+    return task_name(run.spec.rows.task)

@@ -104,12 +104,12 @@ def run_study(
         driver = _Driver(graph, store, executor, data_dir, on_event, on_done)
         failed_corpora: set[str | None] = set()
         phases: list[Sequence[RunSpec | CorpusSpec]] = [
-            [run for run in graph.runs if run.data.corpus_id is None],
+            [run for run in graph.runs if run.corpus_id is None],
             graph.corpora,
-            [run for run in graph.runs if run.data.corpus_id is not None],
+            [run for run in graph.runs if run.corpus_id is not None],
         ]
         for specs in phases:
-            left = [spec for spec in specs if not (isinstance(spec, RunSpec) and spec.data.corpus_id in failed_corpora)]
+            left = [spec for spec in specs if not (isinstance(spec, RunSpec) and spec.corpus_id in failed_corpora)]
             for ended in driver.run(left):
                 if ended.state == "failed":
                     outcome.failures[ended.key] = ended.detail

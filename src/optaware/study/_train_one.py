@@ -74,9 +74,9 @@ def training_rows(spec: RunSpec, store: Store, task: Task, splits: Splits) -> li
     Raises:
         InputError: The corpus is not there or not finished.
     """
-    if spec.data.corpus_id is None:
+    if spec.rows.corpus_id is None:
         return list(splits.train)
-    folder = store.find_corpus(spec.data.corpus_id)
+    folder = store.find_corpus(spec.rows.corpus_id)
     if not (folder / "DONE").exists():
         raise InputError.of(
             "corpus-unfinished", str(folder), "its DONE marker is missing", "Run the command that makes it again."
@@ -94,20 +94,36 @@ def _run(
 ) -> RunResult:
     import torch
 
+    from optaware.train.methods import method_run
+
+    torch.set_num_threads(spec.threads)
+    write_json(folder.env, environment())
+    own = method_run(spec.method.name)
+    if own is not None:
+        return own(spec, folder, data_dir=data_dir, on_event=on_event or (lambda event: None), should_stop=should_stop)
+    return _run_on_rows(spec, folder, store, data_dir, should_stop, on_event)
+
+
+def _run_on_rows(
+    spec: RunSpec,
+    folder: RunFolder,
+    store: Store,
+    data_dir: Path | None,
+    should_stop: Callable[[], bool],
+    on_event: Callable[[Any], None] | None,
+) -> RunResult:
     from optaware.evaluate import evaluate
     from optaware.models import OptionScorer, encode, held_memory_bytes, load_model, peak_memory_bytes
     from optaware.train import TrainOutcome, train
 
-    torch.set_num_threads(spec.threads)
-    task = get_task(spec.data.task)
-    if spec.data.task_sha256 not in (None, task.sha256):
+    task = get_task(spec.rows.task)
+    if spec.rows.task_sha256 not in (None, task.sha256):
         raise InputError.of(
-            "task-changed", spec.data.task, "the task file is not the one that the spec was made from", "Plan again."
+            "task-changed", spec.rows.task, "the task file is not the one that the spec was made from", "Plan again."
         )
-    splits = load_splits(task, spec.data.protocol, data_dir=data_dir)
+    splits = load_splits(task, spec.rows.protocol, data_dir=data_dir)
     train_examples = training_rows(spec, store, task, splits)
     loaded = load_model(spec.model, device=spec.device)
-    write_json(folder.env, environment())
     write_json(
         folder.resolved,
         {
@@ -125,7 +141,7 @@ def _run(
     scorer = OptionScorer(loaded.model, loaded.tokenizer)
 
     def encoded(examples: list[Example] | tuple[Example, ...]) -> Any:
-        rendered = [task.render(example, style=spec.data.prompt) for example in examples]
+        rendered = [task.render(example, style=spec.rows.prompt) for example in examples]
         return encode(rendered, loaded.tokenizer, spec.schedule.max_length)
 
     train_rows = encoded(train_examples)

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from optaware.records._base import Record
 
@@ -29,6 +29,9 @@ class Knob:
 
 class MethodConfig(Record):
     """Base of all method configs."""
+
+    data_kinds: ClassVar[tuple[str, ...]] = ("task",)
+    """Kinds of data (`RunSpec.data.kind`) that the method learns from."""
 
     @property
     def forward_only(self) -> bool:
