@@ -1,0 +1,10 @@
+"""Counter-based noise: one integer definition, the same numbers on every processor, any row alone.
+
+z of a parameter is a function of a 64-bit key (from the probe's seed and the parameter's name) and of the row and
+column of each entry; nothing is carried from one number to the next. `_reference.py` is the definition; the kernels
+that are used instead where they can be give the same bits.
+"""
+
+from optaware.train.noise._draw import Distribution, noise_key, reference_noise, table
+
+__all__ = ["Distribution", "noise_key", "reference_noise", "table"]
