@@ -22,6 +22,7 @@ __all__ = [
     "OptawareError",
     "Problem",
     "ProblemList",
+    "RankError",
     "StoppedBySignal",
     "StorageError",
 ]
@@ -94,6 +95,10 @@ class ModelError(OptawareError, RuntimeError):
 
 class EndpointError(OptawareError, ConnectionError):
     """A chat endpoint cannot be reached, refuses, or answers what cannot be used."""
+
+
+class RankError(OptawareError, ConnectionError):
+    """Another process of a run on several processes has ended or does not answer."""
 
 
 class DivergedError(OptawareError, ArithmeticError):

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from optaware.train._journal import JournalHeader, read_journal
     from optaware.train._loop import DIVERGED_AFTER, train
     from optaware.train.directions import LowRank
+    from optaware.train.distributed import Ranks
     from optaware.train.estimators import TwoPoint
+    from optaware.train.optim import ZerothOrder, ZerothOrderMixin
     from optaware.train.plain import PlainMeZO
     from optaware.train.updates import SGD
     from optaware.train.zeroth import ZerothOrderLearner
@@ -28,11 +30,14 @@ __all__ = [
     "LowRank",
     "PlainMeZO",
     "Probe",
+    "Ranks",
     "StepEvent",
     "TrainEvent",
     "TrainOutcome",
     "TwoPoint",
+    "ZerothOrder",
     "ZerothOrderLearner",
+    "ZerothOrderMixin",
     "discard_checkpoints",
     "read_journal",
     "train",
@@ -45,7 +50,10 @@ _HOMES = {
     "PlainMeZO": "plain",
     "SGD": "updates",
     "TwoPoint": "estimators",
+    "Ranks": "distributed",
+    "ZerothOrder": "optim",
     "ZerothOrderLearner": "zeroth",
+    "ZerothOrderMixin": "optim",
     "discard_checkpoints": "_checkpoint",
     "read_journal": "_journal",
     "train": "_loop",

@@ -89,7 +89,10 @@ class MatrixFactors:
             self._inner = args[0].reshape(-1, self.right.shape[0]) @ self.right
 
     def _add_rows(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-        output.view(-1, self.left.shape[1]).addmm_(self._inner, self.left)
+        rows, inner, left = output.view(-1, self.left.shape[1]), self._inner, self.left
+        if rows.dtype != left.dtype or inner.dtype != left.dtype:  # under autocast
+            inner, left = inner.to(rows.dtype), left.to(rows.dtype)
+        rows.addmm_(inner, left)
 
     def _gather(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         rows = self.left.index_select(1, args[0].reshape(-1)).t()

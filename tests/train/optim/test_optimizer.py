@@ -1,0 +1,320 @@
+"""The contract of `ZerothOrder` as a torch optimizer."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from optaware.errors import DivergedError, InputError, ModelError
+from optaware.records import Fast
+from optaware.train import SGD, LowRank, TwoPoint, ZerothOrder, ZerothOrderLearner
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture
+def model(tiny_model_dir: Path) -> PreTrainedModel:
+    return AutoModelForCausalLM.from_pretrained(tiny_model_dir)
+
+
+def batches(count: int, rows: int = 4) -> list[Tensor]:
+    source = torch.Generator().manual_seed(5)
+    return [torch.randint(0, 250, (rows, 9), generator=source) for _ in range(count)]
+
+
+def closure(model: Any, ids: Tensor) -> Callable[[], Tensor]:
+    return lambda: model(input_ids=ids, labels=ids).loss
+
+
+def run(model: Any, data: list[Tensor], optimizer: ZerothOrder | None = None, **settings: Any) -> ZerothOrder:
+    optimizer = optimizer or ZerothOrder(model, "fast", lr=1e-3, **settings)
+    for ids in data:
+        optimizer.estimate(closure(model, ids))
+        optimizer.step()
+    return optimizer
+
+
+def weights(model: nn.Module) -> dict[str, Tensor]:
+    return {name: each.clone() for name, each in model.state_dict().items()}
+
+
+def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_it_takes_the_steps_of_the_run_loop_to_the_bit(model: Any, tiny_model_dir: Path) -> None:
+    data = batches(12)
+    run(model, data, seed=3).settle()
+    plain = AutoModelForCausalLM.from_pretrained(tiny_model_dir).eval()
+    config = Fast()
+    direction = LowRank(plain, rank=config.rank, refresh_every=config.refresh_every, seed=3)
+    learner = ZerothOrderLearner(
+        plain, lambda ids: closure(plain, ids[0])(), direction, TwoPoint(config.eps), SGD(1e-3), seed=3
+    )
+    for step, ids in enumerate(data, start=1):
+        learner.step(step, [[ids]])
+    learner.settle()
+    assert same(weights(model), weights(plain))
+
+
+def test_parts_of_a_batch_are_the_batch(model: Any, tiny_model_dir: Path) -> None:
+    whole = batches(6, rows=8)
+    run(model, whole)
+    parted = AutoModelForCausalLM.from_pretrained(tiny_model_dir)
+    optimizer = ZerothOrder(parted, "fast", lr=1e-3)
+    for ids in whole:
+        optimizer.estimate(closure(parted, ids[:2]), weight=0.25)
+        optimizer.estimate(closure(parted, ids[2:]), weight=0.75)
+        optimizer.step()
+    assert optimizer.forwards == 12
+    one, other = weights(model), weights(parted)
+    start = weights(AutoModelForCausalLM.from_pretrained(tiny_model_dir))
+    moved = sum(float((one[name] - start[name]).norm()) for name in one)
+    apart = sum(float((one[name] - other[name]).norm()) for name in one)
+    assert apart < 0.05 * moved
+
+
+def test_parts_without_weights_count_the_same(model: Any) -> None:
+    optimizer = ZerothOrder(model, "fast", lr=1e-3)
+    first, second = batches(2)
+    optimizer.estimate(closure(model, first))
+    optimizer.estimate(closure(model, second))
+    optimizer.step()
+    probe = optimizer.probe
+    assert probe is not None
+    ((above, below),) = probe.losses
+    assert probe.coefficients[0] == pytest.approx((above - below) / 2e-3, rel=1e-6)
+    optimizer.estimate(closure(model, first))
+    with pytest.raises(InputError, match="weight-mixed"):
+        optimizer.estimate(closure(model, first), weight=0.5)
+
+
+def test_a_saved_state_goes_on_to_the_same_bits(model: Any, tiny_model_dir: Path) -> None:
+    data = batches(14)
+    optimizer = run(model, data[:7])
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5)
+    scheduler.last_epoch = 3
+    file = io.BytesIO()
+    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, file)
+    run(model, data[7:], optimizer)
+    file.seek(0)
+    saved = torch.load(file, weights_only=True)
+    other = AutoModelForCausalLM.from_pretrained(tiny_model_dir)
+    again = ZerothOrder(other, "fast", lr=7.0)
+    other.load_state_dict(saved["model"])
+    again.load_state_dict(saved["optimizer"])
+    assert again.param_groups[0]["lr"] == 5e-4
+    assert again.steps_done == 7
+    run(other, data[7:], again)
+    assert same(weights(model), weights(other))
+    assert again.forwards == optimizer.forwards == 28
+
+
+def test_a_state_of_something_else_is_refused(model: Any) -> None:
+    state = ZerothOrder(model, "fast").state_dict()
+    with pytest.raises(InputError, match="optimizer-state-foreign"):
+        ZerothOrder(model, "fast", seed=1).load_state_dict(state)
+    with pytest.raises(InputError, match="optimizer-state-foreign"):
+        ZerothOrder(model, "fast", eps=1e-2).load_state_dict(state)
+    with pytest.raises(InputError, match="optimizer-state-foreign"):
+        ZerothOrder(model, "fast").load_state_dict(torch.optim.SGD(model.parameters()).state_dict())
+
+
+def test_evaluating_and_saving_see_all_that_was_learnt(model: Any) -> None:
+    data = batches(3)
+    before = weights(model)
+    with torch.no_grad():
+        start = float(closure(model, data[0])())
+    optimizer = run(model, data)
+    with torch.no_grad():
+        after = float(closure(model, data[0])())
+    assert after != start  # without merging, the bare model would still compute with the old weights
+    run(model, data[:1], optimizer)
+    assert not same(before, {name: each.clone() for name, each in model.state_dict().items()})
+
+
+def test_weights_loaded_later_are_the_ones_trained(model: Any, tiny_model_dir: Path) -> None:
+    data = batches(4)
+    other = AutoModelForCausalLM.from_pretrained(tiny_model_dir)
+    with torch.no_grad():
+        for each in other.parameters():
+            each.add_(0.01)
+    optimizer = ZerothOrder(model, "fast", lr=1e-3)
+    model.load_state_dict(other.state_dict())
+    run(model, data, optimizer)
+    run(other, data)
+    assert same(weights(model), weights(other))
+
+
+def test_a_scheduler_sets_the_step_size(model: Any) -> None:
+    optimizer = ZerothOrder(model, "fast", lr=1e-3)
+    scheduler = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=1.0, end_factor=0.0, total_iters=1)
+    (ids,) = batches(1)
+    optimizer.estimate(closure(model, ids))
+    optimizer.step()
+    scheduler.step()
+    optimizer.settle()
+    before = weights(model)
+    optimizer.estimate(closure(model, ids))
+    optimizer.step()
+    assert optimizer.param_groups[0]["lr"] == 0
+    assert same(before, weights(model))
+
+
+def test_groups_have_their_own_step_size_and_decay(model: Any, tiny_model_dir: Path) -> None:
+    head = [each for name, each in model.named_parameters() if ".mlp." in name]
+    rest = [each for name, each in model.named_parameters() if ".mlp." not in name]
+    data = batches(5)
+    before = weights(model)
+    groups = [{"params": head, "lr": 1e-3}, {"params": rest, "lr": 0.0}]
+    run(model, data, ZerothOrder(model, "fast", groups)).settle()
+    after = weights(model)
+    assert {name for name in before if not torch.equal(before[name], after[name])} == {
+        name for name in before if ".mlp." in name
+    }
+    # Groups that agree in everything are one: z is a function of a parameter's name.
+    one, two = (AutoModelForCausalLM.from_pretrained(tiny_model_dir) for _ in range(2))
+    run(one, data)
+    parts = [
+        {"params": [each for name, each in two.named_parameters() if (".mlp." in name) == flag]}
+        for flag in (True, False)
+    ]
+    run(two, data, ZerothOrder(two, "fast", parts, lr=1e-3))
+    first, second = weights(one), weights(two)
+    assert all(torch.allclose(first[name], second[name], atol=2e-6) for name in first)
+    decayed = AutoModelForCausalLM.from_pretrained(tiny_model_dir)
+    parts = [
+        {
+            "params": [each for name, each in decayed.named_parameters() if (".mlp." in name) == flag],
+            "weight_decay": 50.0 * flag,
+        }
+        for flag in (True, False)
+    ]
+    run(decayed, data, ZerothOrder(decayed, "fast", parts, lr=1e-3))
+    third = weights(decayed)
+    shrunk = {name for name in first if third[name].norm() < 0.9 * first[name].norm()}
+    assert shrunk == {name for name in first if ".mlp." in name}
+
+
+def test_the_closure_runs_without_gradients_and_without_dropout(model: Any) -> None:
+    seen = []
+    model.train()
+
+    def watch() -> Tensor:
+        seen.append((torch.is_grad_enabled(), model.training, any(each.training for each in model.model.modules())))
+        return closure(model, batches(1)[0])()
+
+    optimizer = ZerothOrder(model, "fast")
+    optimizer.estimate(watch)
+    assert set(seen) == {(False, True, False)}
+    assert len(seen) == 4  # two to see that it repeats itself, two probes
+    optimizer.estimate(watch)
+    assert len(seen) == 6
+    assert all(each.training for each in model.modules())
+    optimizer.zero_grad()
+    optimizer.step()
+    assert all(each.grad is None for each in model.parameters())
+
+
+def test_step_takes_a_closure_as_other_optimizers_do(model: Any, tiny_model_dir: Path) -> None:
+    other = AutoModelForCausalLM.from_pretrained(tiny_model_dir)
+    data = batches(3)
+    run(model, data)
+    optimizer = ZerothOrder(other, "fast", lr=1e-3)
+    for ids in data:
+        assert math.isfinite(float(optimizer.step(closure(other, ids))))
+    assert same(weights(model), weights(other))
+
+
+def test_autocast_around_everything_does_not_keep_old_weights(model: Any) -> None:
+    (ids,) = batches(1)
+    optimizer = ZerothOrder(model, "fast", lr=1e-3, eps=0.1)
+    with torch.autocast("cpu", torch.bfloat16):
+        optimizer.estimate(closure(model, ids))
+    optimizer.step()
+    assert optimizer.probe is not None
+    ((above, below),) = optimizer.probe.losses
+    assert above != below
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "code"),
+    [
+        (lambda model: lambda: torch.zeros(2), InputError, "closure-loss"),
+        (lambda model: lambda: "0.5", InputError, "closure-loss"),
+        (lambda model: lambda: closure(model, batches(1)[0])() + torch.rand(()), ModelError, "loss-not-deterministic"),
+        (lambda model: lambda: closure(model, batches(1)[0])().backward(), InputError, "closure-backward"),
+    ],
+)
+def test_closures_that_cannot_work_are_explained(model: Any, value: Any, error: Any, code: str) -> None:
+    with pytest.raises(error, match=code):
+        ZerothOrder(model, "fast").estimate(value(model))
+
+
+def test_a_loss_in_half_precision_is_warned_of(model: Any) -> None:
+    with pytest.warns(UserWarning, match="bfloat16"):
+        ZerothOrder(model, "fast").estimate(lambda: closure(model, batches(1)[0])().bfloat16())
+
+
+def test_losses_that_are_not_finite_move_nothing_and_end_the_training(model: Any) -> None:
+    (ids,) = batches(1)
+    before = weights(model)
+    optimizer = ZerothOrder(model, "fast", lr=1.0, max_skipped=3)
+    for _ in range(2):
+        assert math.isnan(float(optimizer.estimate(lambda: closure(model, ids)() * math.nan)))
+        optimizer.step()
+    assert optimizer.skipped == 2
+    optimizer.estimate(lambda: closure(model, ids)() * math.inf)
+    with pytest.raises(DivergedError, match="3 steps in a row"):
+        optimizer.step()
+    assert same(before, weights(model))
+
+
+def test_settings_that_make_no_sense_are_refused(model: Any) -> None:
+    for settings, words in (
+        ({"eps": 0.0}, "eps"),
+        ({"eps": -1e-3}, "eps"),
+        ({"epsilon": 1e-3}, "epsilon"),
+        ({"lr_schedule": "cosine"}, "lr_scheduler"),
+        ({"parameters": "lora"}, "PEFT"),
+        ({"eps_schedule": "linear"}, "steps-unknown"),
+    ):
+        with pytest.raises(InputError, match=words):
+            ZerothOrder(model, "fast", **settings)
+    with pytest.raises(InputError, match="method-unknown"):
+        ZerothOrder(model, "fo-full")
+    with pytest.raises(InputError, match="nothing-estimated"):
+        ZerothOrder(model, "fast").step()
+
+
+def test_models_that_cannot_be_trained_are_refused(model: Any) -> None:
+    with torch.device("meta"):
+        empty = nn.Linear(3, 3)
+    with pytest.raises(ModelError, match="parameter-unusable"):
+        ZerothOrder(empty, "fast")
+    quantised = nn.Linear(3, 3)
+    quantised.weight = nn.Parameter(torch.zeros(3, 3).to(torch.float8_e4m3fn))
+    with pytest.raises(ModelError, match="quantised"):
+        ZerothOrder(quantised, "fast")
+    with pytest.raises(ModelError, match="name in the model"):
+        ZerothOrder(model, "fast", [nn.Parameter(torch.zeros(2, 2))])
+    model.requires_grad_(False)
+    with pytest.raises(ModelError, match="nothing-to-train"):
+        ZerothOrder(model, "fast")
+
+
+def test_closing_leaves_a_bare_model(model: Any) -> None:
+    hooks = sum(len(each._forward_hooks) + len(each._forward_pre_hooks) for each in model.modules())
+    optimizer = run(model, batches(2))
+    optimizer.close()
+    optimizer.close()
+    assert sum(len(each._forward_hooks) + len(each._forward_pre_hooks) for each in model.modules()) == hooks
+    assert not model._state_dict_pre_hooks
