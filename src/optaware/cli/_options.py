@@ -7,7 +7,19 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-__all__ = ["AsJson", "DataDir", "ProtocolName", "StoreDir", "data_dir", "print_json", "print_table", "store_at"]
+__all__ = [
+    "AsJson",
+    "BaseUrl",
+    "DataDir",
+    "Llm",
+    "ProtocolName",
+    "StoreDir",
+    "chat_ref",
+    "data_dir",
+    "print_json",
+    "print_table",
+    "store_at",
+]
 
 StoreDir = Annotated[
     Path | None,
@@ -24,6 +36,22 @@ ProtocolName = Annotated[
     Parameter("--protocol", help="Take the rows of a published protocol. Default: all rows of the source's split."),
 ]
 AsJson = Annotated[bool, Parameter("--json", negative=(), help="Print JSON instead of a table.")]
+
+
+Llm = Annotated[
+    str | None,
+    Parameter("--llm", help="Chat model: hub name, path or asset; a .jsonl file: scripted replies."),
+]
+BaseUrl = Annotated[str | None, Parameter("--base-url", help="OpenAI-compatible endpoint that serves --llm.")]
+
+
+def chat_ref(llm: str, base_url: str | None, **settings: Any) -> Any:
+    """The chat model that `--llm` and `--base-url` name: an endpoint's, a scripted one (`.jsonl`), or a local one."""
+    from optaware.records import ChatModelRef, parse_record
+
+    provider = "openai" if base_url else "scripted" if llm.endswith(".jsonl") else "local"
+    data = {"provider": provider, "model": llm, "base_url": base_url, **settings}
+    return parse_record(ChatModelRef, data, "--llm/--base-url")
 
 
 def store_at(folder: Path | None) -> Any:

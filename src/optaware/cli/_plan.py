@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from optaware.cli._options import AsJson, print_json, print_table
+from optaware.cli._options import AsJson, BaseUrl, Llm, StoreDir, chat_ref, print_json, print_table, store_at
 
 if TYPE_CHECKING:
     from optaware.plan import CheckReport, FolderScore, PlanScore
@@ -16,7 +16,7 @@ __all__ = ["app"]
 
 PlanFile = Annotated[Path, Parameter(allow_leading_hyphen=True)]
 
-app = App(name="plan", help="Ablation plans: read them in any shape, write, check and score them.")
+app = App(name="plan", help="Ablation plans: read them in any shape, write, check, bind and score them.")
 
 
 @app.command
@@ -105,6 +105,45 @@ def check(
         _print_check(report)
     _tell(document, plan)
     return 1 if report.has_errors or not document.understood else 0
+
+
+@app.command
+def bind(
+    plan: PlanFile,
+    /,
+    *,
+    method: Annotated[str | None, Parameter(help="Method that the plan is about.")] = None,
+    manifest: Annotated[Path | None, Parameter(help="Manifest of your own training script, instead.")] = None,
+    out: Annotated[
+        Path | None, Parameter(name=("-o", "--out"), help="File to write; default: standard output.")
+    ] = None,
+    set: Annotated[tuple[str, ...], Parameter(help="Baseline value, `--set eps=1e-4` (repeat the option).")] = (),
+    llm: Llm = None,
+    base_url: BaseUrl = None,
+    budget_usd: Annotated[float | None, Parameter(help="Stop asking at this cost (needs prices).")] = None,
+    store: StoreDir = None,
+    check: Annotated[bool, Parameter(negative=(), help="PLAN is a binding: say whether it can be run.")] = False,
+    json: AsJson = False,
+) -> int:
+    """Map a plan's entries to configuration, as a YAML file that is meant to be read and edited.
+
+    By rule first; with --llm, a chat model chooses among the listed components for what is left; the rest is listed
+    with the nearest components. Exit code 0: all is bound; 1: some is not, or contradicts; 2: nothing fits.
+
+    Parameters
+    ----------
+    plan
+        A plan in any shape that `plan parse` reads, `-` for standard input; with --check, a binding.
+    """
+    from optaware.cli._plan_bind import bind_file, check_file
+
+    if check:
+        return check_file(plan, json)
+    document = _read(plan)
+    chat = None if llm is None else (chat_ref(llm, base_url, budget_usd=budget_usd), store_at(store).chat_cache())
+    code = bind_file(document, str(plan), method, manifest, out, set, chat, json)
+    _tell(document, plan)
+    return code or (0 if document.understood else 1)
 
 
 @app.command

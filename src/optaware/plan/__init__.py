@@ -1,5 +1,7 @@
 """Ablation plans: read them in whatever shape they come, write, check and score them."""
 
+from optaware.plan._bind import bind_plan, plan_sha256
+from optaware.plan._binding_check import contradictions, read_binding, surface_of_binding
 from optaware.plan._binding_file import binding_yaml, read_binding_file, read_manifest, write_binding
 from optaware.plan._check import check_plan
 from optaware.plan._folders import FolderScore, MeanScore, PaperScore, score_folders
@@ -9,7 +11,15 @@ from optaware.plan._parse import parse_plan, read_plan
 from optaware.plan._render import entry_json, render_plan
 from optaware.plan._report import CheckedEntry, CheckedValue, CheckReport, Finding
 from optaware.plan._score import MatchedPair, PlanScore, ndcg, score_plan
-from optaware.plan._surface import Component, component_of
+from optaware.plan._surface import (
+    Component,
+    Part,
+    Surface,
+    component_of,
+    method_names,
+    surface_of_manifest,
+    surface_of_method,
+)
 from optaware.plan._text import MAX_BYTES
 
 __all__ = [
@@ -28,19 +38,29 @@ __all__ = [
     "MeanScore",
     "NamedMetric",
     "PaperScore",
+    "Part",
     "PlanScore",
+    "Surface",
+    "bind_plan",
     "binding_yaml",
     "check_plan",
     "component_of",
+    "contradictions",
     "entry_json",
+    "method_names",
     "name_metric",
     "ndcg",
     "parse_plan",
+    "plan_sha256",
+    "read_binding",
     "read_binding_file",
     "read_manifest",
     "read_plan",
     "render_plan",
     "score_folders",
     "score_plan",
+    "surface_of_binding",
+    "surface_of_manifest",
+    "surface_of_method",
     "write_binding",
 ]

@@ -8,15 +8,12 @@ from optaware.errors import InputError
 from optaware.plan._metrics import NamedMetric, name_metric
 from optaware.plan._report import CheckedEntry, CheckedValue, CheckReport, Finding
 from optaware.plan._surface import Component, component_of, method_config, named_by, same_value
+from optaware.plan._value_words import is_baseline_word, is_removal
 from optaware.plan._words import content_words, normal_text
 from optaware.records import AblationEntry, AblationPlan, MethodConfig, PlanValue
 
-__all__ = ["check_plan", "is_removal"]
+__all__ = ["check_plan"]
 
-_REMOVAL = re.compile(r"(?:no|without|w/o|omit|drop|disable|remove)\b.*|none|off|disabled|removed|nothing|n/a", re.S)
-_BASELINE = re.compile(
-    r".*\b(?:baseline|default|original|unchanged|as proposed|as in the paper|ours|full method|current)\b.*", re.S
-)
 _GENERIC = frozenset(
     [
         "ablation",
@@ -74,11 +71,6 @@ def check_plan(plan: AblationPlan, *, k: int | None = None, method: str | None =
         findings=tuple(sorted(checker.findings, key=lambda finding: finding.rank or 0)),
         runs=seeds * (1 + sum(entry.runs for entry in entries)),
     )
-
-
-def is_removal(value: PlanValue) -> bool:
-    """Whether an alternative means that the part is taken away: none, off, "no …", "without …"."""
-    return value.kind == "none" or value.value is False or _REMOVAL.fullmatch(normal_text(value.text)) is not None
 
 
 class _Checker:
@@ -175,7 +167,7 @@ class _Checker:
     def _is_baseline(self, entry: AblationEntry, value: PlanValue, component: Component | None) -> bool:
         if component is not None and component.sure and any(same_value(value, own) for own in component.baseline):
             return True
-        if _BASELINE.fullmatch(normal_text(value.text)):
+        if is_baseline_word(value.text):
             return True
         if self.config is not None and named_by(value, self.config):
             return True

@@ -3,7 +3,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from optaware.plan._check import is_removal
+from optaware.plan._value_words import is_removal
 from optaware.plan._words import bracketed, content_words, normal_text, number_words
 from optaware.records import AblationEntry, PlanValue
 
