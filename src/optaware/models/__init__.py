@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from optaware.models._encode import EncodedExample, encode
     from optaware.models._generate import Generation, generate
+    from optaware.models._introspect import unwrap
     from optaware.models._load import LoadedModel, list_model_names, load_model
     from optaware.models._memory import held_memory_bytes, peak_memory_bytes
     from optaware.models._scoring import Objective, OptionScorer
@@ -29,6 +30,7 @@ __all__ = [
     "load_model",
     "peak_memory_bytes",
     "tiny_model",
+    "unwrap",
 ]
 
 _HOMES = {
@@ -44,6 +46,7 @@ _HOMES = {
     "load_model": "_load",
     "peak_memory_bytes": "_memory",
     "tiny_model": "_tiny",
+    "unwrap": "_introspect",
 }
 
 

@@ -48,6 +48,7 @@ class OptionScorer:
     """
 
     def __init__(self, model: nn.Module, tokenizer: Any) -> None:
+        self.tokens_per_batch = 4096
         self.model = model
         self.tokenizer = tokenizer
         core = unwrap(model)
@@ -95,15 +96,15 @@ class OptionScorer:
         labels = torch.tensor([example.label for example in batch], device=scores.device)
         return nn.functional.cross_entropy(scores, labels)
 
-    def score(self, examples: Sequence[EncodedExample], *, tokens_per_batch: int = 4096) -> list[list[float]]:
+    def score(self, examples: Sequence[EncodedExample], *, tokens_per_batch: int | None = None) -> list[list[float]]:
         """Option scores of each example, in the order given, without gradients and in evaluation mode.
 
         Examples of like length are batched up to `tokens_per_batch` positions, padding included; the result depends
-        on that by rounding only.
+        on that by rounding only. None: the scorer's own `tokens_per_batch`, 4096 unless it was set.
         """
         results: list[list[float]] = [[] for _ in examples]
         with evaluating(self.model):
-            for indices in self._buckets(examples, tokens_per_batch):
+            for indices in self._buckets(examples, tokens_per_batch or self.tokens_per_batch):
                 scores = self.option_logprobs([examples[index] for index in indices]).tolist()
                 for index, row in zip(indices, scores, strict=True):
                     results[index] = row[: len(examples[index].option_ids)]

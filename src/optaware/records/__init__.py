@@ -39,11 +39,13 @@ from optaware.records.methods import (
     MethodConfig,
     MeZO,
     MeZOAdam,
+    SeededLoRA,
     SparseMeZO,
     ZeroShot,
     ZerothOrderConfig,
     surface,
 )
+from optaware.records.mixture import TaskMixture
 from optaware.records.plan import (
     AblationEntry,
     AblationPlan,
@@ -124,9 +126,11 @@ __all__ = [
     "RunStatus",
     "Schedule",
     "Score",
+    "SeededLoRA",
     "SparseMeZO",
     "StepRecord",
     "StudySpec",
+    "TaskMixture",
     "Unbound",
     "Usage",
     "VariantSpec",

@@ -11,6 +11,7 @@ from optaware.records._base import Record
 from optaware.records.episodes import Episodes
 from optaware.records.example import Protocol
 from optaware.records.methods import Method
+from optaware.records.mixture import TaskMixture
 
 __all__ = ["DataRef", "EvalRecord", "ModelRef", "RunData", "RunSpec", "RunStatus", "Schedule", "StepRecord"]
 
@@ -55,7 +56,7 @@ def _kind(data: Any) -> Any:
 
 
 RunData = Annotated[
-    Annotated[DataRef, Tag("task")] | Annotated[Episodes, Tag("episodes")],
+    Annotated[DataRef, Tag("task")] | Annotated[Episodes, Tag("episodes")] | Annotated[TaskMixture, Tag("mixture")],
     Discriminator(_kind),
 ]
 """What a run learns from; `kind` says which form (none: `task`). A method with data of its own kind adds its record

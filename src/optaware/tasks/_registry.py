@@ -14,6 +14,7 @@ from optaware.tasks.cb import CB
 from optaware.tasks.copa import Copa
 from optaware.tasks.rte import RTE
 from optaware.tasks.sst2 import SST2
+from optaware.tasks.super_ni import PREFIX, SuperNaturalInstructions
 
 __all__ = ["get_task", "list_tasks"]
 
@@ -30,12 +31,16 @@ def list_tasks() -> list[str]:
 def get_task(name_or_path: str) -> Task:
     """A built-in task by its name, or a task of one's own by the path of its YAML file.
 
+    `super_ni/<name>`, or the path of a JSON file, is a task of Super-NaturalInstructions.
+
     Raises:
         InputError: There is no such task (the nearest names are given), or the file is wrong (all faults at once).
     """
     if name_or_path in _BUILTIN:
         return _BUILTIN[name_or_path]()
     path = Path(name_or_path)
+    if name_or_path.startswith(PREFIX) or path.suffix == ".json":
+        return SuperNaturalInstructions(name_or_path)
     if path.suffix in (".yaml", ".yml"):
         return load_task_file(path, list_tasks())
     key = name_or_path.strip().lower().replace("_", "-")

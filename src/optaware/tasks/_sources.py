@@ -14,6 +14,7 @@ from optaware.tasks._file_task import FileTask
 from optaware.tasks._hub import hub_reason, hub_rows
 from optaware.tasks._jsonl import Numbered, check_rows, read_numbered
 from optaware.tasks._task import Task
+from optaware.tasks.super_ni import SuperNaturalInstructions
 
 __all__ = ["Pools", "load_pools"]
 
@@ -64,6 +65,8 @@ def load_pools(task: Task, data_dir: Path | None) -> Pools:
 
 
 def _from_task_file(task: Task) -> Pools | None:
+    if isinstance(task, SuperNaturalInstructions) and task.path is not None:
+        return _from_instructions(task, task.path, "local")
     if not isinstance(task, FileTask) or not task.split_files:
         return None
     return _from_files(task, task.split_files, "local", str(task.path))
@@ -77,6 +80,11 @@ def _from_data_dir(task: Task, data_dir: Path | None, tried: list[str]) -> Pools
     if not root.is_dir():
         named = "the data directory that is given" if data_dir else "OPTAWARE_DATA_DIR"
         raise InputError.of("data-dir-missing", str(root), f"{named} is no folder", "Correct the path or leave it out.")
+    if isinstance(task, SuperNaturalInstructions):
+        if (path := task.file(root)) is not None:
+            return _from_instructions(task, path, "data-dir")
+        tried.append(f"the data directory {root} has no {task.name}.json")
+        return None
     folder = root / task.data_folder
     if not folder.is_dir():
         tried.append(f"the data directory {root} has no folder {task.data_folder}")
@@ -90,6 +98,16 @@ def _from_data_dir(task: Task, data_dir: Path | None, tried: list[str]) -> Pools
             "Put the rows there, one JSON object a line, or correct the data directory.",
         )
     return _from_files(task, files, "data-dir", str(folder))
+
+
+def _from_instructions(task: SuperNaturalInstructions, path: Path, kind: str) -> Pools:
+    problems = ProblemList(str(path))
+    notes: list[str] = []
+    rows = task.read(path, problems, notes)
+    examples = check_rows(task, "all", rows, str(path), problems)
+    problems.raise_if_any()
+    source = DataSource.model_validate({"kind": kind, "location": str(path), "sha256": {"all": file_sha256(path)}})
+    return Pools({"all": examples}, source, notes)
 
 
 def _from_asset(task: Task, tried: list[str]) -> Pools | None:

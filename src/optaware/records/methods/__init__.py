@@ -12,6 +12,7 @@ from pydantic import Field
 
 from optaware.records.methods._base import Knob, MethodConfig, surface
 from optaware.records.methods.firstorder import FOFull, FOLoRA, ZeroShot
+from optaware.records.methods.seeded_lora import SeededLoRA
 from optaware.records.methods.zeroth import FZOO, LOZO, Fast, MeZO, MeZOAdam, SparseMeZO, ZerothOrderConfig
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "MeZOAdam",
     "Method",
     "MethodConfig",
+    "SeededLoRA",
     "SparseMeZO",
     "ZeroShot",
     "ZerothOrderConfig",
@@ -32,6 +34,7 @@ __all__ = [
 ]
 
 Method = Annotated[
-    ZeroShot | MeZO | MeZOAdam | LOZO | FZOO | SparseMeZO | Fast | FOFull | FOLoRA, Field(discriminator="name")
+    ZeroShot | MeZO | MeZOAdam | LOZO | FZOO | SparseMeZO | Fast | FOFull | FOLoRA | SeededLoRA,
+    Field(discriminator="name"),
 ]
 """Any method config; `name` says which."""
