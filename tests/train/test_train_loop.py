@@ -14,7 +14,7 @@ from optaware.train import EvalEvent, StepEvent, discard_checkpoints, read_journ
 
 LOW_RANK = MeZO(lr=1e-2, eps=1e-2, direction="low-rank", rank=2, refresh_every=2, weight_decay=0.1, queries=2)
 METHODS = {
-    "plain": MeZO(lr=1e-2, eps=1e-2),
+    "plain": MeZO(lr=1e-2, eps=1e-2, apply="in-place", precision="none"),
     "low-rank": LOW_RANK,
     "fo-full": FOFull(lr=1e-2),
     "fo-lora": FOLoRA(lr=1e-2, rank=2, dropout=0.2),

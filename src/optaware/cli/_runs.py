@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 from cyclopts import App, Parameter
@@ -72,3 +73,44 @@ def show(run: str, /, *, store: StoreDir = None, json: AsJson = False) -> int:
     for name, value in files.items():
         print_table([name, ""], [[key, item] for key, item in value.items()])
     return 0
+
+
+@app.command
+def replay(
+    run: str,
+    /,
+    *,
+    step: Annotated[
+        int | None, Parameter(help="Rebuild the weights after this update, not those the run chose.")
+    ] = None,
+    out: Annotated[Path | None, Parameter(help="Folder to write the model or adapter to.")] = None,
+    store: StoreDir = None,
+    json: AsJson = False,
+) -> int:
+    """Rebuild a run's weights from the base model and its journal, without data and without forward passes.
+
+    Says whether the weights are the run's to the bit, and compares them with those that the run kept.
+
+    Parameters
+    ----------
+    run
+        Run id (its first digits suffice) or folder.
+    """
+    from optaware.study import replay_run
+
+    report = replay_run(store_at(store).find_run(run), step=step, out=out)
+    if json:
+        print_json(report.to_json())
+        return 0
+    print(f"{report.run_id}: weights after step {report.step}")
+    if report.exact:
+        print("exact: made on the platform that the journal was written on")
+    else:
+        print(f"not exact: another platform; bound {report.bound:.2g} of the largest weight of each tensor")
+    if report.identical:
+        print("bit-identical to the weights that the run kept")
+    elif report.compared:
+        print(f"differs from the kept weights by {report.largest_difference:.2g} of a tensor's largest weight")
+    if report.out:
+        print(f"written to {report.out}")
+    return 0 if not report.exact or report.identical is not False else 1

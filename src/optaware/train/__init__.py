@@ -14,48 +14,89 @@ if TYPE_CHECKING:
     from optaware.train._checkpoint import discard_checkpoints
     from optaware.train._journal import JournalHeader, read_journal
     from optaware.train._loop import DIVERGED_AFTER, train
+    from optaware.train._replay import JournalProbe, ReplayOutcome, journal_probes, replay
+    from optaware.train._weights import save_weights
     from optaware.train.directions import LowRank
+<<<<<<< HEAD
     from optaware.train.distributed import Ranks
     from optaware.train.estimators import TwoPoint
     from optaware.train.optim import ZerothOrder, ZerothOrderMixin
+=======
+    from optaware.train.estimators import Estimator, OnePoint, OnePointResidual, OneSided, TwoPoint
+>>>>>>> 7b5e5df (Journal version 2: replay a run from its base weights, resume from the journal alone; dense directions by swapped copies)
     from optaware.train.plain import PlainMeZO
-    from optaware.train.updates import SGD
+    from optaware.train.updates import SGD, Adam, Momentum, Sign, Update
     from optaware.train.zeroth import ZerothOrderLearner
 
 __all__ = [
     "DIVERGED_AFTER",
     "SGD",
+    "Adam",
+    "Estimator",
     "EvalEvent",
     "JournalHeader",
+    "JournalProbe",
     "LowRank",
+    "Momentum",
+    "OnePoint",
+    "OnePointResidual",
+    "OneSided",
     "PlainMeZO",
     "Probe",
+<<<<<<< HEAD
     "Ranks",
+=======
+    "ReplayOutcome",
+    "Sign",
+>>>>>>> 7b5e5df (Journal version 2: replay a run from its base weights, resume from the journal alone; dense directions by swapped copies)
     "StepEvent",
     "TrainEvent",
     "TrainOutcome",
     "TwoPoint",
+<<<<<<< HEAD
     "ZerothOrder",
+=======
+    "Update",
+>>>>>>> 7b5e5df (Journal version 2: replay a run from its base weights, resume from the journal alone; dense directions by swapped copies)
     "ZerothOrderLearner",
     "ZerothOrderMixin",
     "discard_checkpoints",
+    "journal_probes",
     "read_journal",
+    "replay",
+    "save_weights",
     "train",
 ]
 
 _HOMES = {
+    "Adam": "updates",
     "DIVERGED_AFTER": "_loop",
+    "Estimator": "estimators",
     "JournalHeader": "_journal",
+    "JournalProbe": "_replay",
     "LowRank": "directions",
+    "Momentum": "updates",
+    "OnePoint": "estimators",
+    "OnePointResidual": "estimators",
+    "OneSided": "estimators",
     "PlainMeZO": "plain",
+    "ReplayOutcome": "_replay",
     "SGD": "updates",
+    "Sign": "updates",
     "TwoPoint": "estimators",
+<<<<<<< HEAD
     "Ranks": "distributed",
     "ZerothOrder": "optim",
+=======
+    "Update": "updates",
+>>>>>>> 7b5e5df (Journal version 2: replay a run from its base weights, resume from the journal alone; dense directions by swapped copies)
     "ZerothOrderLearner": "zeroth",
     "ZerothOrderMixin": "optim",
     "discard_checkpoints": "_checkpoint",
+    "journal_probes": "_replay",
     "read_journal": "_journal",
+    "replay": "_replay",
+    "save_weights": "_weights",
     "train": "_loop",
 }
 

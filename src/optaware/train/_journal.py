@@ -1,69 +1,128 @@
 """journal.bin: what a forward-only run did, in four bytes a probe.
 
-Seeds follow from the run's seed and the step, and the learning rate is constant, so a probe's record is its float32
-coefficient g alone; NaN marks one that was skipped. With the base weights and the spec this is the whole run.
+Seeds follow from the run's seed and the step, learning rate, perturbation scale and number of queries from the method
+and the step, so a probe's record is one float32: its coefficient g (for one-point estimates with residual feedback the
+loss that g follows from); NaN marks a probe that was skipped. With the base weights this is the whole run.
 
-Layout, little-endian: the header `HEADER`, then one float32 per probe, `queries` of them per step, from step 1.
+Layout of version 2, little-endian: `PREFIX` (magic, version, size of the header), the header as canonical JSON, then
+one float32 per probe, step by step from step 1. Version 1 had a binary header `HEADER_1`. It can be read but not
+replayed, since it does not say along which directions the run went.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import struct
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from optaware._io import storage_errors
-from optaware.errors import IntegrityError, Problem
+from optaware._io import canonical_json, storage_errors
+from optaware.errors import InputError, IntegrityError, Problem
+from optaware.records import Method, ZerothOrderConfig
+from optaware.train.schedules import Settings, settings_at
 
 __all__ = ["Journal", "JournalHeader", "read_journal"]
 
 MAGIC = b"OAWJRNL\0"
-VERSION = 1
-HEADER = struct.Struct("<8sHHIqdd32s32s")
+VERSION = 2
+PREFIX = struct.Struct("<8sHH")
+HEADER_1 = struct.Struct("<8sHHIqdd32s32s")
 """Magic, version, size of the header, queries, run seed, lr, eps, spec fingerprint, SHA-256 of the base weights."""
 
 
 @dataclass(frozen=True)
 class JournalHeader:
-    """What a journal belongs to.
+    """What a journal belongs to, and all that its numbers need to be understood.
 
     Attributes:
         spec: Fingerprint of the run's spec, 64 hexadecimal digits.
         base: SHA-256 of the base weights, 64 hexadecimal digits; zeros when it is not known.
         seed: The run's seed, which the seed of every probe is derived from.
-        queries: Probes per step.
-        lr: Learning rate.
-        eps: Perturbation scale.
+        method: The method's config as JSON values.
+        steps: Updates that the run asks for; schedules go by it.
+        settle_every: Steps between evaluations, at which all that was learnt is rounded into the stored weights.
+        device: Kind of device that the noise was drawn on (`cpu`, `cuda`).
+        platform: Processor, torch version and threads, which rounding can depend on.
+        version: Version of the file.
     """
 
     spec: str
     base: str
     seed: int
-    queries: int
-    lr: float
-    eps: float
+    method: dict[str, Any] = field(hash=False)
+    steps: int
+    settle_every: int
+    device: str = "cpu"
+    platform: str = ""
+    version: int = VERSION
+
+    @property
+    def config(self) -> ZerothOrderConfig:
+        """The method's config.
+
+        Raises:
+            InputError: This release has no such method.
+        """
+        from pydantic import TypeAdapter, ValidationError
+
+        try:
+            config = TypeAdapter(Method).validate_python(self.method)
+        except ValidationError as error:
+            raise InputError.of(
+                "journal-method", str(self.method), str(error), "Use the release that wrote the journal."
+            ) from error
+        assert isinstance(config, ZerothOrderConfig)
+        return config
+
+    def settings(self, step: int) -> Settings:
+        """Learning rate, perturbation scale and number of queries of one step."""
+        return settings_at(self.config, step, self.steps)
 
     def pack(self) -> bytes:
         """The header's bytes."""
-        hashes = bytes.fromhex(self.spec), bytes.fromhex(self.base)
-        return HEADER.pack(MAGIC, VERSION, HEADER.size, self.queries, self.seed, self.lr, self.eps, *hashes)
+        text = canonical_json({key: value for key, value in asdict(self).items() if key != "version"}).encode("utf-8")
+        return PREFIX.pack(MAGIC, VERSION, PREFIX.size + len(text)) + text
 
     @classmethod
-    def unpack(cls, data: bytes, path: Path) -> JournalHeader:
-        """Read the header's bytes.
+    def unpack(cls, data: bytes, path: Path) -> tuple[JournalHeader, int]:
+        """Read a header from the beginning of a journal; returns it and its size in bytes.
 
         Raises:
-            IntegrityError: They are not a journal's, or of a version that this release does not know.
+            IntegrityError: It is none, or of a version that this release does not know.
         """
-        if len(data) < HEADER.size or data[: len(MAGIC)] != MAGIC:
+        if len(data) < PREFIX.size or data[: len(MAGIC)] != MAGIC:
             raise _unreadable(path, "it does not begin as a journal does")
-        _, version, size, queries, seed, lr, eps, spec, base = HEADER.unpack(data)
-        if version != VERSION or size != HEADER.size:
-            raise _unreadable(path, f"its version is {version}, this release reads version {VERSION}")
-        return cls(spec.hex(), base.hex(), seed, queries, lr, eps)
+        _, version, size = PREFIX.unpack(data[: PREFIX.size])
+        if version not in (1, VERSION):
+            raise _unreadable(path, f"its version is {version}, this release reads versions 1 and {VERSION}")
+        if len(data) < size:
+            raise _unreadable(path, "it ends within its header")
+        if version == 1:
+            *_, queries, seed, lr, eps, spec, base = HEADER_1.unpack(data[: HEADER_1.size])
+            method = {"name": "mezo", "queries": queries, "lr": lr, "eps": eps}
+            return cls(spec.hex(), base.hex(), seed, method, 0, 1, version=1), size
+        try:
+            return cls(**json.loads(data[PREFIX.size : size])), size
+        except (ValueError, TypeError) as error:
+            raise _unreadable(path, "its header is damaged") from error
+
+    def difference(self, other: JournalHeader) -> str:
+        """In which way another header belongs to something else; empty when it does not."""
+        if self.version != other.version:
+            return f"it has version {other.version}, this run writes version {self.version}"
+        named = {"spec": "another spec", "base": "other base weights", "seed": "another seed", "steps": "other steps"}
+        named |= {"method": "another method", "settle_every": "another evaluation interval"}
+        wrong = [words for key, words in named.items() if getattr(self, key) != getattr(other, key)]
+        hashes = [
+            f"{key} {getattr(other, key)[:12]}… instead of {getattr(self, key)[:12]}…"
+            for key in ("spec", "base")
+            if getattr(self, key) != getattr(other, key)
+        ]
+        return f"it belongs to {' and '.join(wrong)}" + (f" ({', '.join(hashes)})" if hashes else "") if wrong else ""
 
 
 def _unreadable(path: Path, why: str) -> IntegrityError:
@@ -71,26 +130,53 @@ def _unreadable(path: Path, why: str) -> IntegrityError:
     return IntegrityError(Problem("journal-unreadable", path.name, why, advice, str(path)))
 
 
+def foreign(path: Path, why: str) -> IntegrityError:
+    """The error for a journal that belongs to something else."""
+    advice = "Use the model and the spec that it was written with, or delete the run's folder to run it anew."
+    return IntegrityError(Problem("journal-foreign", path.name, why, advice, str(path)))
+
+
+class _Widths:
+    """Number of values of each step, from the method's query schedule."""
+
+    def __init__(self, header: JournalHeader) -> None:
+        self._config, self._steps = header.config, header.steps
+        self._constant = self._config.queries if self._config.query_schedule == "constant" else None
+
+    def at(self, step: int) -> int:
+        return self._constant or settings_at(self._config, step, self._steps).queries
+
+    def before(self, steps: int) -> int:
+        """Values in the first `steps` steps."""
+        return self._constant * steps if self._constant else sum(map(self.at, range(1, steps + 1)))
+
+
 def read_journal(path: Path) -> tuple[JournalHeader, list[tuple[float, ...]]]:
-    """The header and the coefficients of each complete step; a step torn by a kill is left out.
+    """The header and the values of each complete step; a step torn by a kill is left out.
 
     Raises:
-        IntegrityError: The file is not a journal of this version.
+        IntegrityError: The file is not a journal of a known version.
         StorageError: It cannot be read.
     """
     with storage_errors(path):
         data = path.read_bytes()
-    header = JournalHeader.unpack(data[: HEADER.size], path)
-    body = data[HEADER.size :]
-    steps = len(body) // (4 * header.queries)
-    values = struct.unpack(f"<{steps * header.queries}f", body[: steps * header.queries * 4])
-    return header, [values[at : at + header.queries] for at in range(0, len(values), header.queries)]
+    header, size = JournalHeader.unpack(data, path)
+    count = (len(data) - size) // 4
+    values = struct.unpack(f"<{count}f", data[size : size + 4 * count])
+    widths = _Widths(header)
+    steps: list[tuple[float, ...]] = []
+    at = 0
+    while at + (width := widths.at(len(steps) + 1)) <= count:
+        steps.append(values[at : at + width])
+        at += width
+    return header, steps
 
 
 class Journal:
     """Appends to a run's journal.
 
-    Each step is one unbuffered write; nothing is synced, because a resumed run goes on from its checkpoint.
+    Each step is one unbuffered write, so a killed process leaves all steps but the one that was being written; nothing
+    is synced, so a machine that stops may lose the last ones.
 
     Args:
         path: The file.
@@ -103,7 +189,6 @@ class Journal:
 
     def __init__(self, path: Path, header: JournalHeader, steps: int) -> None:
         self._path = path
-        self._queries = header.queries
         with storage_errors(path):
             self._file: BinaryIO = path.open("r+b" if steps else "wb", buffering=0)
             try:
@@ -116,19 +201,20 @@ class Journal:
                 raise
 
     def _keep(self, header: JournalHeader, steps: int) -> None:
-        end = HEADER.size + 4 * header.queries * steps
-        if JournalHeader.unpack(self._file.read(HEADER.size), self._path) != header:
-            raise _unreadable(self._path, "it belongs to another spec or to other base weights")
+        found, size = JournalHeader.unpack(self._file.read(PREFIX.size + (1 << 16)), self._path)
+        if why := header.difference(found):
+            raise foreign(self._path, why)
+        end = size + 4 * _Widths(header).before(steps)
         if self._file.seek(0, os.SEEK_END) < end:
             raise _unreadable(self._path, f"it holds fewer than the {steps} steps of the checkpoint beside it")
         self._file.truncate(end)
         self._file.seek(end)
 
-    def append(self, coefficients: tuple[float, ...]) -> None:
-        """Write the coefficients of the next step."""
-        values = (value if math.isfinite(value) else math.nan for value in coefficients)
+    def append(self, kept: Sequence[float]) -> None:
+        """Write what is kept of the next step."""
+        values = (value if math.isfinite(value) else math.nan for value in kept)
         with storage_errors(self._path):
-            self._file.write(struct.pack(f"<{self._queries}f", *values))
+            self._file.write(struct.pack(f"<{len(kept)}f", *values))
 
     def close(self) -> None:
         """Close the file."""

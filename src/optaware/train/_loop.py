@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -19,9 +19,10 @@ from optaware.records import EvalRecord, RunSpec, Score, StepRecord, ZerothOrder
 from optaware.store import RunFolder
 from optaware.train._batches import BatchOrder, split
 from optaware.train._checkpoint import BEST, LAST, Checkpoint
-from optaware.train._journal import Journal, JournalHeader
-from optaware.train._methods import make_learner, prepare_model
+from optaware.train._journal import Journal, JournalHeader, foreign, read_journal
+from optaware.train._methods import make_learner, make_loss, prepare_model
 from optaware.train._progress import Progress
+from optaware.train._replay import platform_of
 from optaware.train._types import EvalEvent, Learner, StepEvent, StepResult, TrainEvent, TrainOutcome
 from optaware.train._weights import save_weights
 
@@ -55,8 +56,9 @@ def train(
 
     Calling it again on the same folder with a freshly loaded model resumes from the last checkpoint (written at each
     evaluation and at a stop), to the same bits as a run that was never interrupted; a run that had ended only loads its
-    chosen weights. With `spec.keep_weights` they are also written to `weights/` in the folder. Call
-    `discard_checkpoints` once the run is marked done.
+    chosen weights. Where there is no checkpoint, a forward-only run resumes from its journal: the steps in it are made
+    again without evaluating a loss, on the processor that wrote it to the same bits. With `spec.keep_weights` the
+    chosen weights are also written to `weights/` in the folder. Call `discard_checkpoints` once the run is marked done.
 
     Args:
         spec: The run.
@@ -127,8 +129,10 @@ class _Run:
         self.identity = {"spec": fingerprint(spec), "base": loaded.sha256}
         loaded.model = prepare_model(loaded.model, spec.method, spec.seed)
         self.learner: Learner = make_learner(
-            loaded.model, lambda batch: scorer.loss(batch, objective), spec.method, spec.seed
+            loaded.model, make_loss(scorer, objective, spec.method), spec.method, spec.seed, spec.schedule.steps
         )
+        self.recorded: list[tuple[float, ...]] = []
+        self.logged: dict[int, dict[str, Any]] = {}
         stack.callback(self.learner.close)
 
     def resume(self) -> None:
@@ -149,25 +153,51 @@ class _Run:
             self.learner.load(self.last.load("weights"), self.last.load("state"))
             if self.progress.best_step == self.progress.step:  # a kill may have come between the two
                 self.best.take(self.last, "weights", {})
-        for path in (self.folder.steps, self.folder.evals):
-            _cut(path, self.progress.step)
+        else:
+            self._take_up_journal()
+        _cut(self.folder.steps, max(self.progress.step, len(self.recorded)))
+        _cut(self.folder.evals, self.progress.step)
         self.steps_log = self.stack.enter_context(JsonlAppender(self.folder.steps, sync=False))
         self.evals_log = self.stack.enter_context(JsonlAppender(self.folder.evals))
         self.journal = self._open_journal()
+
+    def _header(self, method: ZerothOrderConfig) -> JournalHeader:
+        device = next(self.loaded.model.parameters()).device
+        return JournalHeader(
+            spec=self.identity["spec"] or "",
+            base=self.loaded.sha256 or "0" * 64,
+            seed=self.spec.seed,
+            method=method.to_json(),
+            steps=self.schedule.steps,
+            settle_every=self.schedule.eval_every,
+            device=device.type,
+            platform=platform_of(device),
+        )
+
+    def _take_up_journal(self) -> None:
+        """Without a checkpoint, make the steps that the journal holds again instead of evaluating their losses.
+
+        Only where that gives the run's own bits: on the processor that wrote the journal. Elsewhere it begins anew.
+        """
+        method, path = self.spec.method, self.folder.journal
+        if not isinstance(method, ZerothOrderConfig) or not path.exists() or not path.stat().st_size:
+            return
+        found, steps = read_journal(path)
+        header = self._header(method)
+        if why := header.difference(found):
+            raise foreign(path, why)
+        if header.platform != found.platform:
+            return
+        rows = read_jsonl(self.folder.steps, torn_tail=True) if self.folder.steps.exists() else []
+        self.logged = {row["step"]: row for row in rows}
+        self.recorded = steps[: len(rows)] if rows else steps
 
     def _open_journal(self) -> Journal | None:
         method = self.spec.method
         if not isinstance(method, ZerothOrderConfig):
             return None
-        header = JournalHeader(
-            spec=self.identity["spec"] or "",
-            base=self.loaded.sha256 or "0" * 64,
-            seed=self.spec.seed,
-            queries=method.queries,
-            lr=method.lr,
-            eps=method.eps,
-        )
-        journal = Journal(self.folder.journal, header, self.progress.step)
+        steps = max(self.progress.step, len(self.recorded))
+        journal = Journal(self.folder.journal, self._header(method), steps)
         self.stack.callback(journal.close)
         return journal
 
@@ -204,15 +234,26 @@ class _Run:
     def _step(self) -> None:
         started = time.perf_counter()
         step = self.progress.step + 1
+        if step <= len(self.recorded):
+            self._repeat(step)
+            return
         rows = [self.train_rows[index] for index in self.order.batch(step)]
         result = self.learner.step(step, split(rows, self.schedule.accumulation))
         seconds = time.perf_counter() - started
         self.progress = self.progress.after_step(result, seconds)
         if self.journal is not None:
-            self.journal.append(result.coefficients)
+            self.journal.append(result.kept or result.coefficients)
         record = self._step_record(result, len(rows), seconds)
         self.steps_log.append(record.to_json())
         self.on_event(StepEvent(record, self.schedule.steps))
+
+    def _repeat(self, step: int) -> None:
+        """Make a step of the journal again; its row in the log stays as it was."""
+        result = self.learner.repeat(step, self.recorded[step - 1])  # type: ignore[attr-defined]
+        row = self.logged.get(step)
+        self.progress = self.progress.after_step(result, row["step_s"] if row else 0.0)
+        if row is None:
+            self.steps_log.append(self._step_record(result, self.schedule.batch_size, 0.0).to_json())
 
     def _step_record(self, result: StepResult, examples: int, seconds: float) -> StepRecord:
         return StepRecord(
@@ -220,7 +261,7 @@ class _Run:
             loss=finite_or_none(result.loss),
             coefficients=tuple(finite_or_none(value) for value in result.coefficients),
             grad_norm=finite_or_none(result.grad_norm),
-            lr=getattr(self.spec.method, "lr", 0.0),
+            lr=getattr(self.spec.method, "lr", 0.0) if result.lr is None else result.lr,
             examples=examples,
             forwards=self.progress.forwards,
             skipped=result.skipped,

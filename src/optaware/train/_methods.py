@@ -7,7 +7,7 @@ from typing import Any
 from optaware.errors import InputError, Problem
 from optaware.records import FOFull, FOLoRA, Method, ZerothOrderConfig
 from optaware.train._types import Learner, Loss
-from optaware.train.directions import Direction, LowRank
+from optaware.train.directions import Direction, LowRank, Swapped
 from optaware.train.estimators import Estimator, OnePoint, OnePointResidual, OneSided, TwoPoint
 from optaware.train.firstorder import add_adapter, full, lora
 from optaware.train.plain import PlainMeZO
@@ -15,7 +15,7 @@ from optaware.train.schedules import settings_at
 from optaware.train.updates import SGD, Adam, Momentum, Sign, Update
 from optaware.train.zeroth import ZerothOrderLearner
 
-__all__ = ["make_estimator", "make_learner", "make_update", "prepare_model"]
+__all__ = ["make_estimator", "make_learner", "make_loss", "make_update", "prepare_model"]
 
 _MOST_COPIES = 32
 """Copies of a batch in one forward pass."""
@@ -24,6 +24,11 @@ _MOST_COPIES = 32
 def prepare_model(model: Any, method: Method, seed: int) -> Any:
     """The model to train: for LoRA a PEFT model around `model`, which gets the adapter layers in place."""
     return add_adapter(model, method, seed) if isinstance(method, FOLoRA) else model
+
+
+def make_loss(scorer: Any, objective: str, method: Method) -> Loss:
+    """The loss that a method trains on: the task's own, or the one that its config names."""
+    return lambda batch: scorer.loss(batch, objective)
 
 
 def make_estimator(method: ZerothOrderConfig) -> Estimator:
@@ -75,7 +80,7 @@ def make_learner(model: Any, loss: Loss, method: Method, seed: int, steps: int =
         ModelError: The method cannot be applied to this model.
     """
     match method:
-        case ZerothOrderConfig(direction="gaussian", estimator="two-point", update="sgd"):
+        case ZerothOrderConfig() if is_paper_loop(method):
             return PlainMeZO(
                 model,
                 loss,
@@ -107,5 +112,42 @@ def make_learner(model: Any, loss: Loss, method: Method, seed: int, steps: int =
             )
 
 
+def is_paper_loop(method: ZerothOrderConfig) -> bool:
+    """Whether a config is the loop of the paper itself, which writes its perturbations to the weights."""
+    wanted: dict[str, Any] = {
+        "apply": "in-place",
+        "direction": "gaussian",
+        "estimator": "two-point",
+        "update": "sgd",
+        "mask": "none",
+    }
+    wanted |= {"layers": None, "normalise": False, "clip": None, "lr_schedule": "constant", "warmup": 0}
+    wanted |= {"eps_schedule": "constant", "query_schedule": "constant", "noise": "regenerate"}
+    return all(getattr(method, name) == value for name, value in wanted.items())
+
+
 def _direction(model: Any, method: ZerothOrderConfig, seed: int) -> Direction:
-    return LowRank(model, rank=method.rank, refresh_every=method.refresh_every, seed=seed)
+    unmet = [
+        f"{name}: {value}"
+        for name, value, usual in (
+            ("mask", method.mask, "none"),
+            ("layers", method.layers, None),
+            ("noise", method.noise, "regenerate"),
+            ("apply", method.apply, "forward"),
+        )
+        if value != usual
+    ]
+    if method.precision in ("stochastic", "master") or (method.direction == "low-rank" and method.precision == "none"):
+        unmet.append(f"precision: {method.precision}")
+    if unmet:
+        raise InputError(
+            Problem(
+                "method-unsupported",
+                ", ".join(unmet),
+                f"the direction {method.direction} cannot do that",
+                "Leave these fields at their defaults, or take the paper's loop (apply: in-place, precision: none).",
+            )
+        )
+    if method.direction == "low-rank":
+        return LowRank(model, rank=method.rank, refresh_every=method.refresh_every, seed=seed)
+    return Swapped(model, distribution=method.direction, residual=method.precision != "none")

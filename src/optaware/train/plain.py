@@ -97,6 +97,24 @@ class PlainMeZO:
             self.perturb(seed, self.eps)
             losses += [above, below]
             coefficients.append(to_float32((above - below) / (2 * self.eps)))
+        moved = self.descend(seeds, coefficients)
+        finite = [value for value in losses if math.isfinite(value)]
+        mean = sum(finite) / len(finite) if finite else None
+        return StepResult(mean, 2 * self.queries, not moved, tuple(coefficients))
+
+    @torch.no_grad()
+    def repeat(self, step: int, kept: Sequence[float]) -> StepResult:
+        """Make an update again from its coefficients; the weights go through the same roundings as in `step`."""
+        seeds = [derive_seed(self.seed, "probe", step, query) for query in range(self.queries)]
+        for seed in seeds:
+            self.perturb(seed, self.eps)
+            self.perturb(seed, -2 * self.eps)
+            self.perturb(seed, self.eps)
+        moved = self.descend(seeds, kept)
+        return StepResult(None, 2 * self.queries, not moved, tuple(kept), kept=tuple(kept))
+
+    def descend(self, seeds: Sequence[int], coefficients: Sequence[float]) -> bool:
+        """`θ ← θ − lr·(mean_j g_j·z_j + weight_decay·θ)` over the finite coefficients; False when there are none."""
         usable = [(seed, g) for seed, g in zip(seeds, coefficients, strict=True) if math.isfinite(g)]
         if usable and self.weight_decay:
             for parameter in self.parameters.values():
@@ -104,9 +122,7 @@ class PlainMeZO:
                     parameter.data.mul_(1.0 - self.lr * self.weight_decay)
         for seed, g in usable:
             self.perturb(seed, -self.lr * g / len(usable))
-        finite = [value for value in losses if math.isfinite(value)]
-        mean = sum(finite) / len(finite) if finite else None
-        return StepResult(mean, 2 * self.queries, not usable, tuple(coefficients))
+        return bool(usable)
 
     def settle(self) -> None:
         """Nothing to do: every update is in the weights already."""

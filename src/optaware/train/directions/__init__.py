@@ -3,5 +3,6 @@
 from optaware.train.directions._protocol import Direction
 from optaware.train.directions.gaussian import gaussian_noise
 from optaware.train.directions.lowrank import LowRank
+from optaware.train.directions.swapped import Swapped
 
-__all__ = ["Direction", "LowRank", "gaussian_noise"]
+__all__ = ["Direction", "LowRank", "Swapped", "gaussian_noise"]
