@@ -17,13 +17,9 @@ if TYPE_CHECKING:
     from optaware.train._replay import JournalProbe, ReplayOutcome, journal_probes, replay
     from optaware.train._weights import save_weights
     from optaware.train.directions import LowRank
-<<<<<<< HEAD
     from optaware.train.distributed import Ranks
-    from optaware.train.estimators import TwoPoint
-    from optaware.train.optim import ZerothOrder, ZerothOrderMixin
-=======
     from optaware.train.estimators import Estimator, OnePoint, OnePointResidual, OneSided, TwoPoint
->>>>>>> 7b5e5df (Journal version 2: replay a run from its base weights, resume from the journal alone; dense directions by swapped copies)
+    from optaware.train.optim import ZerothOrder, ZerothOrderMixin
     from optaware.train.plain import PlainMeZO
     from optaware.train.updates import SGD, Adam, Momentum, Sign, Update
     from optaware.train.zeroth import ZerothOrderLearner
@@ -43,21 +39,15 @@ __all__ = [
     "OneSided",
     "PlainMeZO",
     "Probe",
-<<<<<<< HEAD
     "Ranks",
-=======
     "ReplayOutcome",
     "Sign",
->>>>>>> 7b5e5df (Journal version 2: replay a run from its base weights, resume from the journal alone; dense directions by swapped copies)
     "StepEvent",
     "TrainEvent",
     "TrainOutcome",
     "TwoPoint",
-<<<<<<< HEAD
-    "ZerothOrder",
-=======
     "Update",
->>>>>>> 7b5e5df (Journal version 2: replay a run from its base weights, resume from the journal alone; dense directions by swapped copies)
+    "ZerothOrder",
     "ZerothOrderLearner",
     "ZerothOrderMixin",
     "discard_checkpoints",
@@ -80,16 +70,13 @@ _HOMES = {
     "OnePointResidual": "estimators",
     "OneSided": "estimators",
     "PlainMeZO": "plain",
+    "Ranks": "distributed",
     "ReplayOutcome": "_replay",
     "SGD": "updates",
     "Sign": "updates",
     "TwoPoint": "estimators",
-<<<<<<< HEAD
-    "Ranks": "distributed",
-    "ZerothOrder": "optim",
-=======
     "Update": "updates",
->>>>>>> 7b5e5df (Journal version 2: replay a run from its base weights, resume from the journal alone; dense directions by swapped copies)
+    "ZerothOrder": "optim",
     "ZerothOrderLearner": "zeroth",
     "ZerothOrderMixin": "optim",
     "discard_checkpoints": "_checkpoint",
