@@ -30,24 +30,29 @@ def train(
 ) -> int:
     """Do one training run, or go on with it; its folder is named by the hash of its spec.
 
+    Under `torchrun --nproc-per-node N -m optaware train SPEC`, N processes share the queries of each step (forward-only
+    methods); the outcome is that of one process.
+
     Parameters
     ----------
     spec
         Run spec (YAML or JSON): model, data, method, schedule, seed.
     """
-    from optaware.study import stop_requests, train_one
+    from optaware.study import stop_requests, train_together
 
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING if quiet else logging.INFO, format="%(message)s")
     run = load_run_spec(spec, set)
     folder = store_at(store)
     with stop_requests() as should_stop:
-        result = train_one(
+        result = train_together(
             run,
             folder,
             data_dir=data_dir(data),
             should_stop=should_stop,
             on_event=None if quiet else _show,
         )
+    if result is None:  # one of several processes, and not the one that speaks
+        return 0
     if json:
         print_json(result.to_json())
     else:

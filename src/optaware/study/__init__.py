@@ -8,6 +8,7 @@ from optaware.study._replay_run import ReplayReport, replay_run
 from optaware.study._rewrite_one import rewrite_one
 from optaware.study._stop import stop_requests
 from optaware.study._train_one import train_one
+from optaware.study._train_together import train_together
 
 __all__ = [
     "ReplayReport",
@@ -23,4 +24,5 @@ __all__ = [
     "run_study",
     "stop_requests",
     "train_one",
+    "train_together",
 ]

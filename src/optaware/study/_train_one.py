@@ -15,7 +15,7 @@ from optaware.store import RunFolder, Store, environment
 from optaware.study._run_metrics import run_metrics
 from optaware.tasks import Splits, Task, get_task, load_splits
 
-__all__ = ["train_one"]
+__all__ = ["run_in", "train_one"]
 
 _log = logging.getLogger("optaware")
 
@@ -47,7 +47,7 @@ def train_one(
         folder.write_spec(spec)
         folder.write_status(RunStatus(state="running", steps=spec.schedule.steps))
         try:
-            result = _run(spec, folder, store, data_dir, should_stop, on_event)
+            result = run_in(folder, spec, store, data_dir, should_stop, on_event)
         except StoppedBySignal as error:
             folder.write_status(RunStatus(state="stopped", detail=str(error)))
             raise
@@ -84,14 +84,15 @@ def training_rows(spec: RunSpec, store: Store, task: Task, splits: Splits) -> li
     return load_corpus(folder, task, splits.train)
 
 
-def _run(
-    spec: RunSpec,
+def run_in(
     folder: RunFolder,
+    spec: RunSpec,
     store: Store,
     data_dir: Path | None,
     should_stop: Callable[[], bool],
     on_event: Callable[[Any], None] | None,
 ) -> RunResult:
+    """The run itself, in `folder`, without status and markers."""
     import torch
 
     from optaware.train.methods import method_run

@@ -25,6 +25,7 @@ from optaware.train._progress import Progress
 from optaware.train._replay import platform_of
 from optaware.train._types import EvalEvent, Learner, StepEvent, StepResult, TrainEvent, TrainOutcome
 from optaware.train._weights import save_weights
+from optaware.train.distributed import share_queries
 
 if TYPE_CHECKING:
     from optaware.models import EncodedExample, LoadedModel, OptionScorer
@@ -160,6 +161,7 @@ class _Run:
         self.steps_log = self.stack.enter_context(JsonlAppender(self.folder.steps, sync=False))
         self.evals_log = self.stack.enter_context(JsonlAppender(self.folder.evals))
         self.journal = self._open_journal()
+        share_queries(self.learner, {"spec": self.identity["spec"] or "", "step": str(self.progress.step)})
 
     def _header(self, method: ZerothOrderConfig) -> JournalHeader:
         device = next(self.loaded.model.parameters()).device

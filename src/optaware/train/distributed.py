@@ -29,15 +29,16 @@ from torch import Tensor
 
 from optaware.errors import InputError, Problem, RankError
 from optaware.train._asked import answered, asked
-from optaware.train._digest import text_digest
-from optaware.train._types import Probe
+from optaware.train._digest import text_digest, weights_digest
+from optaware.train._types import Learner, Probe
 from optaware.train.estimators._points import losses_at
+from optaware.train.zeroth import ZerothOrderLearner
 
 if TYPE_CHECKING:
     from optaware.train.directions import Direction
     from optaware.train.estimators import Estimator
 
-__all__ = ["Ranks", "SharedEstimator", "launched"]
+__all__ = ["Ranks", "SharedEstimator", "launched", "share_queries"]
 
 
 def launched() -> bool:
@@ -82,6 +83,8 @@ class Ranks:
         if not launched() or dist.is_initialized():
             yield cls()
             return
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
         with _told("join the other processes"):
             dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s))
         try:
@@ -217,3 +220,33 @@ class SharedEstimator:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
+
+
+def share_queries(learner: Learner, what: Mapping[str, str]) -> None:
+    """Let a run's learner share its queries with the processes that were launched with this one, if there are any.
+
+    To be called when the learner holds the state that it starts from.
+
+    Args:
+        learner: The run's learner.
+        what: What all processes must agree in beside weights and state; see `Ranks.check_same`.
+
+    Raises:
+        InputError: The learner has no queries to share, or the processes hold different things.
+        RankError: A process is gone or does not answer.
+    """
+    ranks = Ranks()
+    if ranks.size == 1:
+        return
+    if not isinstance(learner, ZerothOrderLearner):
+        raise InputError(
+            Problem(
+                "method-not-shared",
+                f"{ranks.size} processes for a method that is not composed of direction, estimator and update",
+                "only losses are exchanged, and this method needs more",
+                "Start it as one process.",
+            )
+        )
+    learner.estimator = SharedEstimator(learner.estimator, ranks)
+    state = {f"state {name}": each for name, each in learner.state().items()}
+    ranks.check_same({**what, "weights": weights_digest({**learner.weights(), **state})})

@@ -1,0 +1,87 @@
+"""Two processes (gloo, CPU) come to the bits of one."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from optaware.train import Ranks
+from optaware.train._digest import weights_digest
+
+WORKER = Path(__file__).with_name("ranks_worker.py")
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "TOKENIZERS_PARALLELISM": "false"}
+
+
+def launch(*command: str, processes: int = 2) -> subprocess.CompletedProcess[str]:
+    run = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", *command]
+    environment = {key: value for key, value in os.environ.items() if key not in ("RANK", "WORLD_SIZE")}
+    return subprocess.run(run, env=environment | ENVIRONMENT, capture_output=True, text=True, check=False)
+
+
+def worker() -> Any:
+    spec = importlib.util.spec_from_file_location("ranks_worker", WORKER)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_two_processes_come_to_the_bits_of_one(tiny_model_dir: Path, tmp_path: Path) -> None:
+    done = launch(str(WORKER), str(tiny_model_dir), str(tmp_path))
+    assert done.returncode == 0, done.stderr[-3000:]
+    first, second = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1))
+    alone = worker().scenarios(str(tiny_model_dir), tmp_path, 0, 1)
+    for name in ("queries", "one query", "data", "trainer"):
+        assert first[name] == second[name], f"{name}: the two processes hold different weights"
+        assert first[name] == alone[name], f"{name}: two processes and one come to different weights"
+    assert len({alone[name] for name in ("queries", "one query", "data", "trainer")}) == 4
+    for words in (first["differing"], second["differing"]):
+        assert "seed" in words
+        assert "weights" in words
+        assert "ranks-differ" in words
+
+
+def test_a_process_that_is_lost_is_told_of(tiny_model_dir: Path, tmp_path: Path) -> None:
+    launch(str(WORKER), str(tiny_model_dir), str(tmp_path), "lose")
+    name, words = json.loads((tmp_path / "lost.json").read_text())
+    assert name == "RankError"
+    assert "rank-lost" in words
+    assert "resumes" in words
+
+
+def test_shares_are_blocks_that_cover_everything() -> None:
+    ranks = Ranks()
+    assert (ranks.size, ranks.first, list(ranks.share(5))) == (1, True, [0, 1, 2, 3, 4])
+    for size in (2, 3, 8):
+        ranks.size = size
+        dealt = []
+        for rank in range(size):
+            ranks.rank = rank
+            dealt += list(ranks.share(5))
+        assert dealt == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_a_digest_sees_one_bit_a_swap_and_a_name(dtype: torch.dtype) -> None:
+    weights = {name: each.detach().to(dtype) for name, each in nn.Linear(7, 5).named_parameters()}
+    digest = weights_digest(weights)
+    assert digest == weights_digest({name: each.clone() for name, each in reversed(weights.items())})
+    changed = {name: each.clone() for name, each in weights.items()}
+    changed["weight"].view(torch.uint8)[-1, -1] ^= 1  # the lowest bit of a number, or one near it
+        torch.nextafter(changed["weight"].view(-1)[3].float(), torch.tensor(9.0)).to(dtype) + 1
+    )
+    assert digest != weights_digest(changed)
+    swapped = {name: each.clone() for name, each in weights.items()}
+    swapped["weight"][0], swapped["weight"][1] = weights["weight"][1], weights["weight"][0]
+    assert digest != weights_digest(swapped)
+    assert digest != weights_digest({name + "x": each for name, each in weights.items()})
