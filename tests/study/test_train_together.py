@@ -1,0 +1,88 @@
+"""`optaware train` under torchrun: the run of one process, to the bit, whatever the number of processes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "TOKENIZERS_PARALLELISM": "false"}
+
+
+@pytest.fixture
+def spec(tmp_path, tiny_model_dir):
+    path = tmp_path / "spec.yaml"
+    run = {
+        "model": {"name": str(tiny_model_dir), "dtype": "fp32"},
+        "data": {
+            "task": str(ROOT / "examples" / "tasks" / "ticket_routing.yaml"),
+            "protocol": {"name": "free", "train": 12, "dev": 6, "test": 9},
+        },
+        "method": {"name": "fast", "lr": 1.0e-3, "queries": 3, "refresh_every": 3},
+        "schedule": {"steps": 12, "batch_size": 4, "eval_every": 4, "max_length": 128},
+        "seed": 2,
+        "device": "cpu",
+    }
+    path.write_text(yaml.safe_dump(run), "utf-8")
+    return path
+
+
+def start(spec, store, processes):
+    python = [sys.executable]
+    if processes > 1:
+        python += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    return subprocess.Popen(
+        [*python, "-m", "optaware", "train", str(spec), "--store", str(store), "--json", "--quiet"],
+        env={**os.environ, **ENVIRONMENT},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process):
+    out, errors = process.communicate()
+    assert process.returncode == 0, errors[-3000:]
+    return json.loads(out)
+
+
+def outcome(store):
+    (folder,) = (store / "runs").iterdir()
+    assert (folder / "DONE").exists()
+    steps = [json.loads(line) for line in (folder / "steps.jsonl").read_text("utf-8").splitlines()]
+    return (
+        (folder / "journal.bin").read_bytes(),
+        (folder / "weights" / "model.safetensors").read_bytes(),
+        (folder / "predictions.jsonl").read_bytes(),
+        [(row["step"], row["loss"], row["coefficients"], row["forwards"]) for row in steps],
+    )
+
+
+def test_two_processes_make_the_run_of_one_also_when_stopped(spec, tmp_path):
+    one = finish(start(spec, tmp_path / "one", 1))
+    stopped = start(spec, tmp_path / "two", 2)
+    while stopped.poll() is None and not list((tmp_path / "two").glob("runs/*/checkpoint-last/state.json")):
+        time.sleep(0.02)
+    stopped.send_signal(signal.SIGTERM)
+    stopped.communicate()
+    two = finish(start(spec, tmp_path / "two", 2))
+    assert outcome(tmp_path / "one") == outcome(tmp_path / "two")
+    for key in ("test", "dev", "best_step", "forwards"):
+        assert one[key] == two[key]
+    # It is done; asking again, with another number of processes, reads it.
+    assert finish(start(spec, tmp_path / "two", 1)) == two
+
+
+def test_a_method_without_queries_is_refused(spec, tmp_path):
+    run = yaml.safe_load(spec.read_text("utf-8"))
+    spec.write_text(yaml.safe_dump({**run, "method": {"name": "fo-lora"}}), "utf-8")
+    process = start(spec, tmp_path / "store", 2)
+    _, errors = process.communicate()
+    assert process.returncode != 0
+    assert "method-not-shared" in errors
