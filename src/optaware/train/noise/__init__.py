@@ -6,5 +6,21 @@ that are used instead where they can be give the same bits.
 """
 
 from optaware.train.noise._draw import Distribution, noise_key, reference_noise, table
+from optaware.train.noise._passes import NO_MASK, RESIDUAL_SCALE, Mask, Remedy, add, compiled, fill, masked, move, show
 
-__all__ = ["Distribution", "noise_key", "reference_noise", "table"]
+__all__ = [
+    "NO_MASK",
+    "RESIDUAL_SCALE",
+    "Distribution",
+    "Mask",
+    "Remedy",
+    "add",
+    "compiled",
+    "fill",
+    "masked",
+    "move",
+    "noise_key",
+    "reference_noise",
+    "show",
+    "table",
+]

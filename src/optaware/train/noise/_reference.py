@@ -114,7 +114,8 @@ def pairs(word: Tensor) -> tuple[Tensor, Tensor]:
     log = torch.full_like(x, LOG[-1])
     for coefficient in reversed(LOG[:-1]):
         log = log * x + coefficient
-    radius = torch.sqrt(exponent * LOG_SCALE - log)
+    # torch's own fp32 square root is an ulp off here and there; rounded from fp64 it is the IEEE one.
+    radius = torch.sqrt((exponent * LOG_SCALE - log).to(torch.float64)).to(torch.float32)
     y = ((_right(word, 15) & 0x7FFE) - 16383).to(torch.float32) * ANGLE
     square = y * y
     sine = ((square * SINE[2] + SINE[1]) * square + SINE[0]) * y
