@@ -46,6 +46,7 @@ from optaware.records.methods import (
     surface,
 )
 from optaware.records.mixture import TaskMixture
+from optaware.records.paper import PaperCard, PaperHyperparameter, PaperItem, PaperSection, Place
 from optaware.records.plan import (
     AblationEntry,
     AblationPlan,
@@ -110,7 +111,12 @@ __all__ = [
     "ModelRef",
     "NearComponent",
     "PageFacts",
+    "PaperCard",
+    "PaperHyperparameter",
+    "PaperItem",
+    "PaperSection",
     "ParseFailure",
+    "Place",
     "PlanDocument",
     "PlanItem",
     "PlanSource",
