@@ -172,7 +172,7 @@ def test_other_encodings_and_line_ends(tmp_path, markdown):
     assert read_paper(path).text.lstrip("\ufeff") == read_paper(markdown).text
 
 
-_PIECES = r"""# |## |Abstract|1 Introduction|Figure 1: x|Table|learning rate 1|.|A Details|References|$|\{|% |\\|}|{|\title{
+_PIECES = r"""# |## |1 Introduction|Figure 1: x|Table|learning rate 1|.|A Details|References|$|\{|% |\\|}|{|\title{
 |\begin{document}|\input{a}|\begin{table}|\caption{|ablation of the long word |\end{table}|\begin{abstract}|\appendix
 
 |\section{|\begin{algorithm}|\bibliography{"""
