@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from optaware.errors import DivergedError, InputError, ModelError
 from optaware.records import Fast
 from optaware.train import SGD, LowRank, TwoPoint, ZerothOrder, ZerothOrderLearner
+from optaware.train._methods import make_learner
 
 torch.set_num_threads(1)
 
@@ -63,6 +64,39 @@ def test_it_takes_the_steps_of_the_run_loop_to_the_bit(model: Any, tiny_model_di
         learner.step(step, [[ids]])
     learner.settle()
     assert same(weights(model), weights(plain))
+
+
+@pytest.mark.parametrize("name", ["mezo", "mezo-adam", "lozo", "fzoo", "fast"])
+def test_every_method_takes_the_steps_of_the_run_loop(model: Any, tiny_model_dir: Path, name: str) -> None:
+    data = batches(4)
+    optimizer = ZerothOrder(model, name, lr=1e-4, seed=3)
+    run(model, data, optimizer).settle()
+    plain = AutoModelForCausalLM.from_pretrained(tiny_model_dir).eval()
+    config: Any = optimizer.config
+    learner = make_learner(plain, lambda ids: closure(plain, ids[0])(), config, 3, 4)
+    for step, ids in enumerate(data, start=1):
+        learner.step(step, [[ids]])
+    learner.settle()
+    assert same(weights(model), weights(plain))
+    assert not same(weights(model), weights(AutoModelForCausalLM.from_pretrained(tiny_model_dir)))
+
+
+@pytest.mark.parametrize("settings", [{"update": "adam"}, {"estimator": "one-point-residual"}, {"update": "momentum"}])
+def test_what_methods_remember_is_saved(model: Any, tiny_model_dir: Path, settings: dict[str, Any]) -> None:
+    data = batches(6)
+    optimizer = ZerothOrder(model, "fast", lr=1e-4, **settings)
+    run(model, data[:3], optimizer)
+    file = io.BytesIO()
+    torch.save([model.state_dict(), optimizer.state_dict()], file)
+    run(model, data[3:], optimizer)
+    file.seek(0)
+    saved = torch.load(file, weights_only=True)
+    other = AutoModelForCausalLM.from_pretrained(tiny_model_dir)
+    again = ZerothOrder(other, "fast", lr=1e-4, **settings)
+    other.load_state_dict(saved[0])
+    again.load_state_dict(saved[1])
+    run(other, data[3:], again)
+    assert same(weights(model), weights(other))
 
 
 def test_parts_of_a_batch_are_the_batch(model: Any, tiny_model_dir: Path) -> None:
