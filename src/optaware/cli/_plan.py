@@ -16,7 +16,7 @@ __all__ = ["app"]
 
 PlanFile = Annotated[Path, Parameter(allow_leading_hyphen=True)]
 
-app = App(name="plan", help="Ablation plans: read them in any shape, write, check, bind and score them.")
+app = App(name="plan", help="Ablation plans: propose them, read them in any shape, write, check, bind and score them.")
 
 
 @app.command
@@ -105,6 +105,48 @@ def check(
         _print_check(report)
     _tell(document, plan)
     return 1 if report.has_errors or not document.understood else 0
+
+
+@app.command
+def propose(
+    *,
+    paper: Annotated[Path, Parameter(help="PDF, Markdown, LaTeX file or folder, or text.")],
+    llm: Annotated[
+        str, Parameter("--llm", help="Chat model: hub name, path or asset; a .jsonl file: scripted replies.")
+    ],
+    base_url: BaseUrl = None,
+    k: Annotated[int, Parameter(name=("-k", "--top"), help="How many ablations.")] = 5,
+    missing: Annotated[bool, Parameter(negative=(), help="Only what the paper does not have already.")] = False,
+    method: Annotated[str | None, Parameter(help="Propose changes of this method's components.")] = None,
+    manifest: Annotated[Path | None, Parameter(help="Or of those of a manifest.")] = None,
+    to: Annotated[Literal["page", "jsonl", "md", "json"], Parameter(help="page, jsonl, md or json.")] = "md",
+    out: Annotated[
+        Path | None, Parameter(name=("-o", "--out"), help="File to write; default: standard output.")
+    ] = None,
+    attempts: Annotated[int, Parameter(help="Replies asked for until one can be used.")] = 3,
+    context_chars: Annotated[int, Parameter(help="Characters of the paper in one request.")] = 24_000,
+    max_tokens: Annotated[int, Parameter(help="Tokens of one reply.")] = 1_500,
+    budget_usd: Annotated[float | None, Parameter(help="Stop at this cost (needs prices).")] = None,
+    budget_tokens: Annotated[int | None, Parameter(help="Stop after so many tokens.")] = None,
+    temperature: Annotated[float, Parameter(help="Of the sampling.")] = 0.0,
+    seed: Annotated[int, Parameter(help="Of the sampling.")] = 0,
+    dry_run: Annotated[
+        bool, Parameter(negative=(), help="Say how many requests it takes at most, and ask nothing.")
+    ] = False,
+    store: StoreDir = None,
+) -> int:
+    """Propose a ranked ablation plan for a paper, with reasons and quotes that are looked up in the paper.
+
+    Replies are cached: the same command goes on where it stopped and pays for nothing twice. Exit code 1 when a quote
+    is not in the paper or parts of the replies could not be used.
+    """
+    from optaware.cli._plan_propose import propose_from
+
+    told = {"budget_usd": budget_usd, "budget_tokens": budget_tokens, "temperature": temperature, "seed": seed}
+    ref = chat_ref(llm, base_url, max_tokens=max_tokens, **told)
+    bounds = {"context_chars": context_chars, "max_tokens": max_tokens, "attempts": attempts}
+    cache = store_at(store).chat_cache()
+    return propose_from(paper, ref, cache, k, missing, method, manifest, to, out, bounds, dry_run)
 
 
 @app.command

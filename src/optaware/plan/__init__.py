@@ -8,6 +8,7 @@ from optaware.plan._folders import FolderScore, MeanScore, PaperScore, score_fol
 from optaware.plan._match import LexicalMatcher, Matcher, MatchVerdict
 from optaware.plan._metrics import METRICS, NamedMetric, name_metric
 from optaware.plan._parse import parse_plan, read_plan
+from optaware.plan._propose import Evidence, Proposal, ProposeLimits, proposal_requests, propose_plan
 from optaware.plan._render import entry_json, render_plan
 from optaware.plan._report import CheckedEntry, CheckedValue, CheckReport, Finding
 from optaware.plan._score import MatchedPair, PlanScore, ndcg, score_plan
@@ -29,6 +30,7 @@ __all__ = [
     "CheckedEntry",
     "CheckedValue",
     "Component",
+    "Evidence",
     "Finding",
     "FolderScore",
     "LexicalMatcher",
@@ -40,6 +42,8 @@ __all__ = [
     "PaperScore",
     "Part",
     "PlanScore",
+    "Proposal",
+    "ProposeLimits",
     "Surface",
     "bind_plan",
     "binding_yaml",
@@ -52,6 +56,8 @@ __all__ = [
     "ndcg",
     "parse_plan",
     "plan_sha256",
+    "proposal_requests",
+    "propose_plan",
     "read_binding",
     "read_binding_file",
     "read_manifest",

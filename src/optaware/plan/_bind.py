@@ -184,6 +184,8 @@ def candidates(entry: AblationEntry, surface: Surface) -> list[Candidate]:
     found = []
     for part in surface.parts.values():
         score, phrase = phrase_score(entry.ablated_part, part.phrases)
+        if entry.ablated_part.partition(":")[0].strip(" `") == part.name:
+            score, phrase = 3.0, part.name
         readings = read_all(entry, part, surface)
         strong = sum(reading.strong for reading in readings) if entry.action != "REMOVE" else 0
         if score or strong:
