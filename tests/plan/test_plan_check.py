@@ -177,7 +177,7 @@ def test_a_dict_is_one_joint_setting(entry):
     ("text", "name", "rest"),
     [
         ("Accuracy", "accuracy", ""),
-        ("5-way-1-shot accuracy", "accuracy", "5 way 1 shot"),
+        ("5-way-1-shot accuracy", "5-way-1-shot accuracy", ""),
         ("F1 score", "F1", ""),
         ("convergence rate", "convergence", ""),
         ("GPU-hours", "GPU-hours", ""),

@@ -15,14 +15,15 @@ class Episodes(Record):
     """Tasks for meta-learning, drawn from classes of images or from families of functions.
 
     Attributes:
-        source: `omniglot`, a family of functions (`sinusoid`, `sinusoid-line`), or the path of an image folder or of a
-            tensor file (`.npz`, `.safetensors`) of your own.
-        mix: What makes the training tasks unlike each other: `none`; `inverted` (half of the tasks show their images as
-            negatives); `corrupted` (half of the tasks have random query labels).
+        source: `omniglot`, or the path of an image folder or of a tensor file (`.npz`, `.safetensors`) of your own.
+        mix: What makes the tasks unlike each other: `none`; `inverted` (half of the tasks, in training and test, show
+            their images as negatives); `corrupted` (half of the training tasks have random query labels; the test tasks
+            are clean).
         ways: Classes of a task.
         shots: Labelled examples per class that a task adapts on.
         queries: Examples per class that the adapted weights are judged on.
-        train_classes: Classes for training; the rest are test classes (Omniglot: 1200 of 1623, as in the literature).
+        train_classes: Classes for training; the rest are test classes. None: 1200 of Omniglot's 1623, as in the
+            literature; three quarters of your own.
         validation_classes: How many of the training classes are kept back to choose settings on.
         rotations: Whether rotations by multiples of 90 degrees make further training classes.
         split_seed: Draws which classes are for training.

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from optaware.records.methods._base import Knob, MethodConfig, surface
 from optaware.records.methods.firstorder import FOFull, FOLoRA, ZeroShot
+from optaware.records.methods.gradient_harmonization import GradientHarmonization
 from optaware.records.methods.seeded_lora import SeededLoRA
 from optaware.records.methods.zeroth import FZOO, LOZO, Fast, MeZO, MeZOAdam, SparseMeZO, ZerothOrderConfig
 
@@ -21,6 +22,7 @@ __all__ = [
     "FOFull",
     "FOLoRA",
     "Fast",
+    "GradientHarmonization",
     "Knob",
     "MeZO",
     "MeZOAdam",
@@ -34,7 +36,7 @@ __all__ = [
 ]
 
 Method = Annotated[
-    ZeroShot | MeZO | MeZOAdam | LOZO | FZOO | SparseMeZO | Fast | FOFull | FOLoRA | SeededLoRA,
+    ZeroShot | MeZO | MeZOAdam | LOZO | FZOO | SparseMeZO | Fast | FOFull | FOLoRA | GradientHarmonization | SeededLoRA,
     Field(discriminator="name"),
 ]
 """Any method config; `name` says which."""

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from optaware.records import GradientHarmonization
+from optaware.train.methods.gradient_harmonization._aggregate import capturable, make_aggregator
+from optaware.train.methods.gradient_harmonization._inner import task_gradients
+from optaware.train.methods.gradient_harmonization._network import Network, Params
+from optaware.train.methods.gradient_harmonization._tasks import TaskBatch, images_of
+from optaware.train.methods.gradient_harmonization._update import Adam, combine
+
+__all__ = ["MetaStep"]
+
+_WARM_UP = 3
+
+
+class MetaStep:
+    """One meta-update: task gradients, their aggregate, Adam. On a GPU it is recorded as a CUDA graph and replayed.
+
+    Args:
+        network: The classifier.
+        params: θ, changed in place.
+        images: Training images, uint8, on the device.
+        method: The config.
+        shots: Support images per class.
+        seed: Of the run.
+        chunk: Tasks computed at once.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        params: Params,
+        images: Tensor,
+        method: GradientHarmonization,
+        *,
+        shots: int,
+        seed: int,
+        chunk: int | None = None,
+    ) -> None:
+        self.params, self.images, self.method, self.shots = params, images, method, shots
+        self.gradients = task_gradients(
+            network, method.inner, lr=method.inner_lr, steps=method.inner_steps, chunk=chunk
+        )
+        self.aggregator = make_aggregator(method, seed)
+        self.adam = Adam(params)
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._inputs: tuple[Tensor, ...] = ()
+        self._output: Tensor | None = None
+
+    def __call__(self, batch: TaskBatch, lr: float, share: float) -> list[float]:
+        """Make one update.
+
+        Args:
+            batch: The tasks.
+            lr: Meta learning rate.
+            share: λ.
+
+        Returns:
+            Mean query loss, norm of the gradient, 1.0 if the update was made, and `FIGURES`.
+        """
+        device = self.images.device
+        scalars = torch.tensor([lr, share], dtype=torch.float32)
+        if device.type != "cuda" or not capturable(self.method):
+            inputs = [tensor.to(device) for tensor in (*batch.tensors(), scalars)]
+            return self._compute(*inputs).tolist()
+        if self._graph is None:
+            self._inputs = tuple(tensor.to(device) for tensor in (*batch.tensors(), scalars))
+            self._record()
+        for held, tensor in zip(self._inputs, (*batch.tensors(), scalars), strict=True):
+            held.copy_(tensor)
+        assert self._graph is not None
+        assert self._output is not None
+        self._graph.replay()
+        return self._output.tolist()
+
+    def _record(self) -> None:
+        """Warm up on a side stream, put the state back as it was, and record the graph (recording computes nothing)."""
+        held = [*self.params.values(), *self.adam.state().values()]
+        before = [tensor.clone() for tensor in held]
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(_WARM_UP):
+                self._compute(*self._inputs)
+        torch.cuda.current_stream().wait_stream(side)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
+            self._output = self._compute(*self._inputs)
+        for tensor, value in zip(held, before, strict=True):
+            tensor.copy_(value)
+
+    def _compute(
+        self, classes: Tensor, drawings: Tensor, inverted: Tensor, query_labels: Tensor, scalars: Tensor
+    ) -> Tensor:
+        support, labels, query = images_of(self.images, classes, drawings, inverted, self.shots)
+        gradients, losses = self.gradients(self.params, support, labels, query, query_labels)
+        direction, figures = combine(gradients, self.method, self.aggregator, scalars[1])
+        made, norm = self.adam.step(direction, scalars[0])
+        return torch.cat([torch.stack([losses.mean(), norm, made.to(norm.dtype)]), figures])
