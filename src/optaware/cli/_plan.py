@@ -9,7 +9,7 @@ from cyclopts import App, Parameter
 from optaware.cli._options import AsJson, BaseUrl, Llm, StoreDir, chat_ref, print_json, print_table, store_at
 
 if TYPE_CHECKING:
-    from optaware.plan import CheckReport, FolderScore, PlanScore
+    from optaware.plan import CheckReport
     from optaware.records import PlanDocument
 
 __all__ = ["app"]
@@ -190,50 +190,52 @@ def bind(
 
 @app.command
 def score(
-    plan: PlanFile,
+    plan: PlanFile | None = None,
     /,
     *,
-    reference: Annotated[Path, Parameter(help="Reference plan, or folder of reference plans.")],
+    reference: Annotated[Path | None, Parameter(help="Reference plan, or folder of reference plans.")] = None,
     k: Annotated[int | None, Parameter(name=("-k", "--top"), help="Count only the first k entries.")] = None,
+    judge: Annotated[tuple[str, ...], Parameter(help="Chat model that matches (repeat: they vote).")] = (),
+    base_url: BaseUrl = None,
+    votes: Annotated[int, Parameter(help="Votes of each judge on each pair.")] = 1,
+    seed: Annotated[int, Parameter(help="Of the order in which a pair is shown.")] = 0,
+    labels: Annotated[Path | None, Parameter(help="Labelled pairs (JSONL): measure the matcher instead.")] = None,
+    store: StoreDir = None,
     json: AsJson = False,
 ) -> int:
-    """Score a plan against a reference: precision, recall, F1 and nDCG, matched by words, offline.
+    """Score a plan against a reference: precision, recall, F1 and nDCG; matched by words, or by chat models' votes.
 
     With two folders, files of the same name (without ending) are compared and averaged over papers; a plan that is
-    missing or cannot be read counts as zero, is named, and makes the exit code 1.
+    missing or cannot be read counts as zero, is named, and makes the exit code 1. So do judges' replies that cannot be
+    read; they are no votes.
 
     Parameters
     ----------
     plan
         A plan in any shape that `plan parse` reads, `-` for standard input, or a folder of plans.
     """
+    from optaware.cli._plan_score import measure_matcher, open_matcher, score_file, score_two_folders
     from optaware.errors import InputError
-    from optaware.plan import score_folders, score_plan
 
+    if (labels is None) != (plan is not None and reference is not None) or (labels is not None and plan is not None):
+        why = "a plan is scored against a reference, or a matcher against labels"
+        raise InputError.of("score-what", "these options", why, "Give PLAN and --reference, or --labels alone.")
+    matcher = open_matcher(judge, base_url, votes, seed, store_at(store).chat_cache())
+    if labels is not None:
+        return measure_matcher(labels, matcher, json)
+    assert plan is not None
+    assert reference is not None
     if plan.is_dir() != reference.is_dir():
         raise InputError.of(
             "score-file-and-folder", f"{plan} and {reference}", "one is a folder, the other not", "Give two of a kind."
         )
     if plan.is_dir():
-        folder = score_folders(plan, reference, k=k)
-        if json:
-            print_json(folder.to_json())
-        else:
-            _print_folder(folder)
-        for paper in folder.faults:
-            print(f"warning: {paper.paper}: {paper.fault}", file=sys.stderr)
-        for name in folder.without_reference:
-            print(f"warning: {name}: no reference for this paper; it is not counted", file=sys.stderr)
-        return 1 if folder.faults else 0
+        return score_two_folders(plan, reference, k, matcher, json)
     document, wanted = _read(plan), _read(reference)
-    found = score_plan(document.plan, wanted.plan, k=k)
-    if json:
-        print_json(found.to_json())
-    else:
-        _print_score(found)
+    code = score_file(document.plan, wanted.plan, k, matcher, json)
     _tell(document, plan)
     _tell(wanted, reference)
-    return 0 if document.understood and wanted.understood else 1
+    return code if document.understood and wanted.understood else 1
 
 
 def _read(file: Path) -> PlanDocument:
@@ -278,24 +280,3 @@ def _print_check(report: CheckReport) -> None:
     seeds = f" for {report.seeds} seeds" if report.seeds > 1 else ""
     errors = sum(finding.level == "error" for finding in report.findings)
     print(f"{errors} errors, {len(report.findings) - errors} warnings; {report.runs} runs with the baseline{seeds}.")
-
-
-def _print_score(found: PlanScore) -> None:
-    print_table(["planned", "reference", "why"], [[pair.planned, pair.reference, pair.why] for pair in found.pairs])
-    print(
-        f"precision {found.precision:.3f}  recall {found.recall:.3f}  F1 {found.f1:.3f}  nDCG {found.ndcg:.3f}\n"
-        f"{found.matched} of {found.reference} reference ablations matched, {found.unmatched} of {found.planned} "
-        f"planned ones match none, {found.unclear} pairs unclear (counted as no match); matcher {found.matcher}"
-    )
-
-
-def _print_folder(folder: FolderScore) -> None:
-    rows = [
-        [paper.paper, *(f"{getattr(paper.score, mean.measure):.3f}" for mean in folder.means)]
-        for paper in folder.papers
-    ]
-    print_table(["paper", *(mean.measure for mean in folder.means)], rows)
-    for mean in folder.means:
-        bounds = f" [{mean.interval.low:.3f}, {mean.interval.high:.3f}] (95 %)" if mean.interval else ""
-        print(f"{mean.measure}: {mean.mean:.3f}{bounds}")
-    print(f"{len(folder.papers)} papers, matcher {folder.matcher}")

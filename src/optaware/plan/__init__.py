@@ -5,6 +5,15 @@ from optaware.plan._binding_check import contradictions, read_binding, surface_o
 from optaware.plan._binding_file import binding_yaml, read_binding_file, read_manifest, write_binding
 from optaware.plan._check import check_plan
 from optaware.plan._folders import FolderScore, MeanScore, PaperScore, score_folders
+from optaware.plan._judge import (
+    ChatMatcher,
+    JudgedPair,
+    JudgeQuality,
+    JudgeVote,
+    LabelledPair,
+    judge_quality,
+    read_labels,
+)
 from optaware.plan._match import LexicalMatcher, Matcher, MatchVerdict
 from optaware.plan._metrics import METRICS, NamedMetric, name_metric
 from optaware.plan._parse import parse_plan, read_plan
@@ -26,6 +35,7 @@ from optaware.plan._text import MAX_BYTES
 __all__ = [
     "MAX_BYTES",
     "METRICS",
+    "ChatMatcher",
     "CheckReport",
     "CheckedEntry",
     "CheckedValue",
@@ -33,6 +43,10 @@ __all__ = [
     "Evidence",
     "Finding",
     "FolderScore",
+    "JudgeQuality",
+    "JudgeVote",
+    "JudgedPair",
+    "LabelledPair",
     "LexicalMatcher",
     "MatchVerdict",
     "MatchedPair",
@@ -51,6 +65,7 @@ __all__ = [
     "component_of",
     "contradictions",
     "entry_json",
+    "judge_quality",
     "method_names",
     "name_metric",
     "ndcg",
@@ -60,6 +75,7 @@ __all__ = [
     "propose_plan",
     "read_binding",
     "read_binding_file",
+    "read_labels",
     "read_manifest",
     "read_plan",
     "render_plan",

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 from optaware.errors import InputError
+from optaware.plan._judge import ChatMatcher, JudgedPair
 from optaware.plan._match import LexicalMatcher, Matcher
 from optaware.records import AblationPlan, Record
 
@@ -47,6 +48,13 @@ class PlanScore(Record):
     f1: float
     ndcg: float
     pairs: tuple[MatchedPair, ...]
+    judged: tuple[JudgedPair, ...] = ()
+    """Every pair with its votes, when chat models matched."""
+
+    @property
+    def failures(self) -> int:
+        """Replies of chat models that could not be read."""
+        return sum(pair.failures for pair in self.judged)
 
 
 def score_plan(
@@ -73,6 +81,11 @@ def score_plan(
     planned = plan.entries[:k]
     pairs: list[MatchedPair] = []
     unclear = 0
+    judged: list[JudgedPair] = []
+    if isinstance(judge, ChatMatcher):
+        both = [(entry, wanted) for entry in planned for wanted in reference.entries]
+        judge.prepare(both)
+        judged = [judge.judged(*pair) for pair in both]
     for rank, entry in enumerate(planned, start=1):
         for place, wanted in enumerate(reference.entries, start=1):
             verdict = judge.match(entry, wanted)
@@ -96,6 +109,7 @@ def score_plan(
         f1=2 * precision * recall / (precision + recall) if matched else 0.0,
         ndcg=ndcg(pairs, len(reference.entries), k),
         pairs=tuple(pairs),
+        judged=tuple(judged),
     )
 
 
