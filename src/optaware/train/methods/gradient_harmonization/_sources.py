@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from optaware._io import file_sha256, storage_errors, text_sha256
+from optaware._io import file_sha256, storage_errors
 from optaware.errors import InputError, Problem
 from optaware.records import DataSource, Episodes
 from optaware.train._seeds import derive_seed, generator
@@ -187,7 +188,7 @@ def _check(data: Episodes, images: Tensor, train: int, where: str) -> None:
 
 
 def _source(data: Episodes, path: Path, images: Tensor) -> DataSource:
-    digest = file_sha256(path) if path.is_file() else text_sha256(images.numpy().tobytes().hex())
+    digest = file_sha256(path) if path.is_file() else sha256(images.numpy().tobytes()).hexdigest()
     return DataSource(
         kind="data-dir" if data.source == "omniglot" else "local", location=str(path), sha256={"images": digest}
     )

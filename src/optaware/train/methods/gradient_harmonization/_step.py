@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import logging
+
 import torch
 from torch import Tensor
 
@@ -13,6 +15,8 @@ from optaware.train.methods.gradient_harmonization._update import Adam, combine
 __all__ = ["MetaStep"]
 
 _WARM_UP = 3
+
+_log = logging.getLogger("optaware")
 
 
 class MetaStep:
@@ -48,6 +52,7 @@ class MetaStep:
         self._graph: torch.cuda.CUDAGraph | None = None
         self._inputs: tuple[Tensor, ...] = ()
         self._output: Tensor | None = None
+        self.recorded = images.device.type == "cuda" and capturable(method)
 
     def __call__(self, batch: TaskBatch, lr: float, share: float) -> list[float]:
         """Make one update.
@@ -60,23 +65,23 @@ class MetaStep:
         Returns:
             Mean query loss, norm of the gradient, 1.0 if the update was made, and `FIGURES`.
         """
-        device = self.images.device
-        scalars = torch.tensor([lr, share], dtype=torch.float32)
-        if device.type != "cuda" or not capturable(self.method):
-            inputs = [tensor.to(device) for tensor in (*batch.tensors(), scalars)]
-            return self._compute(*inputs).tolist()
-        if self._graph is None:
-            self._inputs = tuple(tensor.to(device) for tensor in (*batch.tensors(), scalars))
+        given = (*batch.tensors(), torch.tensor([lr, share], dtype=torch.float32))
+        if self.recorded and self._graph is None:
+            self._inputs = tuple(tensor.to(self.images.device) for tensor in given)
             self._record()
-        for held, tensor in zip(self._inputs, (*batch.tensors(), scalars), strict=True):
+        if self._graph is None or self._output is None:
+            return self._compute(*(tensor.to(self.images.device) for tensor in given)).tolist()
+        for held, tensor in zip(self._inputs, given, strict=True):
             held.copy_(tensor)
-        assert self._graph is not None
-        assert self._output is not None
         self._graph.replay()
         return self._output.tolist()
 
     def _record(self) -> None:
-        """Warm up on a side stream, put the state back as it was, and record the graph (recording computes nothing)."""
+        """Warm up on a side stream, record the graph (which computes nothing), and put the state back as it was.
+
+        Where the graph cannot be recorded, each update is computed step by step: the same numbers, more slowly; the log
+        says so.
+        """
         held = [*self.params.values(), *self.adam.state().values()]
         before = [tensor.clone() for tensor in held]
         side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
@@ -85,9 +90,15 @@ class MetaStep:
             for _ in range(_WARM_UP):
                 self._compute(*self._inputs)
         torch.cuda.current_stream().wait_stream(side)
-        self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
-            self._output = self._compute(*self._inputs)
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph):
+                self._output = self._compute(*self._inputs)
+            self._graph = graph
+        except RuntimeError as error:
+            self.recorded = False
+            self._output = None
+            _log.warning("no CUDA graph, updates are computed one operation at a time: %s", error)
         for tensor, value in zip(held, before, strict=True):
             tensor.copy_(value)
 
