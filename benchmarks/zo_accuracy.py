@@ -316,9 +316,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", default="smollm2-135m-instruct", help="folder or name")
     parser.add_argument("--data-dir", type=Path, default=os.environ.get("OPTAWARE_DATA_DIR"))
     parser.add_argument("--runs", type=Path, default=Path("optaware-results/zo_accuracy"), help="what runs leave")
-    parser.add_argument(
-        "--scratch", type=Path, default=Path(tempfile.gettempdir()), help="for checkpoints, 1 GB a job")
-    )
+    parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir()), help="for checkpoints, 1 GB a job")
     parser.add_argument("--tasks", nargs="+", default=list(TASKS))
     parser.add_argument("--forms", nargs="+", default=list(FORMS), choices=list(FORMS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
