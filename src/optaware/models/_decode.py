@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from optaware.errors import ModelError
 from optaware.models._ends import end_tokens, find_stop
-from optaware.models._introspect import attention_window, forward_arguments, tolerance, unwrap
+from optaware.models._introspect import attention_window, cache_argument, forward_arguments, tolerance, unwrap
 from optaware.models._prefix import PrefixGroup, group_by_prefix
 from optaware.models._shared_attention import Prefix, RowCache, sharing
 
@@ -79,7 +79,8 @@ class Decoder:
         self.ends = end_tokens(model, tokenizer)
         self.device = next(model.parameters()).device
         self.arguments = forward_arguments(model)
-        if "past_key_values" not in self.arguments or getattr(unwrap(model), "_is_stateful", False):
+        self.cache_argument = cache_argument(model) or ""
+        if not self.cache_argument or getattr(unwrap(model), "_is_stateful", False):
             raise ModelError.of(
                 "generation-unsupported",
                 type(unwrap(model)).__name__,
@@ -180,7 +181,7 @@ class Decoder:
     def _logits(
         self, ids: Tensor, positions: Tensor, visible: Tensor, cache: RowCache, prefix: Prefix | None
     ) -> Tensor:
-        inputs: dict[str, Any] = {"input_ids": ids, "past_key_values": cache, "use_cache": True}
+        inputs: dict[str, Any] = {"input_ids": ids, self.cache_argument: cache, "use_cache": True}
         if prefix is None:
             inputs["attention_mask"] = visible.long()
         else:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-__all__ = ["attention_window", "evaluating", "forward_arguments", "tolerance", "unwrap"]
+__all__ = ["attention_window", "cache_argument", "evaluating", "forward_arguments", "tolerance", "unwrap"]
 
 _TOLERANCE = {torch.float64: 1e-8, torch.float32: 2e-4, torch.float16: 3e-2, torch.bfloat16: 2e-1}
 
@@ -26,6 +26,12 @@ def unwrap(model: nn.Module) -> Any:
 def forward_arguments(model: nn.Module) -> frozenset[str]:
     """Names of the arguments that the model's `forward` takes."""
     return frozenset(inspect.signature(unwrap(model).forward).parameters)
+
+
+def cache_argument(model: nn.Module) -> str | None:
+    """The argument of `forward` that takes keys and values, `cache` from transformers 5.24 on; None: there is none."""
+    arguments = forward_arguments(model)
+    return next((name for name in ("cache", "past_key_values") if name in arguments), None)
 
 
 def tolerance(model: nn.Module) -> float:

@@ -13,6 +13,7 @@ from optaware.errors import InputError
 from optaware.models._encode import EncodedExample
 from optaware.models._introspect import attention_window, evaluating, forward_arguments, tolerance, unwrap
 from optaware.models._layout import Layout, Tree, lay_out, option_means, tree_mask
+from optaware.models._virtual import run_with_virtual_tokens, virtual_tokens
 from optaware.records import Prediction, Score
 
 __all__ = ["Objective", "OptionScorer"]
@@ -96,6 +97,20 @@ class OptionScorer:
         labels = torch.tensor([example.label for example in batch], device=scores.device)
         return nn.functional.cross_entropy(scores, labels)
 
+    def copies(self, batch: Sequence[EncodedExample], count: int, objective: Objective) -> Tensor:
+        """`loss` of each of `count` copies of the batch, (count,), fp32, from one forward pass.
+
+        For models that compute the copies in different ways (perturbed side by side). Copy p is the p-th of `count`
+        equal blocks of rows that follow each other. Not for `batching` "single".
+        """
+        trees: list[Tree] = [(example.prompt_ids, example.option_ids) for example in batch]
+        labels = torch.tensor([example.label for example in batch], device=self.device)
+        if objective == "language-model":
+            trees = [(example.prompt_ids, (example.option_ids[example.label],)) for example in batch]
+            return -self._scores(trees * count).view(count, len(batch)).mean(1)
+        scores = self._scores(trees * count)
+        return nn.functional.cross_entropy(scores, labels.repeat(count), reduction="none").view(count, -1).mean(1)
+
     def score(self, examples: Sequence[EncodedExample], *, tokens_per_batch: int | None = None) -> list[list[float]]:
         """Option scores of each example, in the order given, without gradients and in evaluation mode.
 
@@ -143,6 +158,8 @@ class OptionScorer:
         if all(len(options) == 1 or max(map(len, options)) == 1 for _, options in trees):
             return True
         widest = max(len(prompt) + sum(len(option) - 1 for option in options) for prompt, options in trees)
+        if virtual_tokens(self.model):  # their masks have two dimensions
+            return False
         return self.batching == "tree" and (self._window is None or widest <= self._window)
 
     def _run(self, model: nn.Module, trees: Sequence[Tree], singly: bool) -> Tensor:
@@ -161,7 +178,8 @@ class OptionScorer:
             inputs["use_cache"] = False
         if "logits_to_keep" in self._arguments:
             inputs["logits_to_keep"] = layout.keep
-        logits: Tensor = model(**inputs).logits
+        out = run_with_virtual_tokens(model, inputs) if virtual_tokens(model) else model(**inputs)
+        logits: Tensor = out.logits
         return logits[:, -layout.keep :]
 
     def _attention_mask(self, layout: Layout) -> Tensor:

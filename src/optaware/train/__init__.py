@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from optaware.train.directions import LowRank
     from optaware.train.distributed import Ranks
     from optaware.train.estimators import Estimator, OnePoint, OnePointResidual, OneSided, TwoPoint
+    from optaware.train.objectives import MetricObjective, RewardObjective, TaskObjective
     from optaware.train.optim import ZerothOrder, ZerothOrderMixin
+    from optaware.train.parameters import choose_parameters
     from optaware.train.plain import PlainMeZO
     from optaware.train.updates import SGD, Adam, Momentum, Sign, Update
     from optaware.train.zeroth import ZerothOrderLearner
@@ -33,6 +35,7 @@ __all__ = [
     "JournalHeader",
     "JournalProbe",
     "LowRank",
+    "MetricObjective",
     "Momentum",
     "OnePoint",
     "OnePointResidual",
@@ -41,8 +44,10 @@ __all__ = [
     "Probe",
     "Ranks",
     "ReplayOutcome",
+    "RewardObjective",
     "Sign",
     "StepEvent",
+    "TaskObjective",
     "TrainEvent",
     "TrainOutcome",
     "TwoPoint",
@@ -50,6 +55,7 @@ __all__ = [
     "ZerothOrder",
     "ZerothOrderLearner",
     "ZerothOrderMixin",
+    "choose_parameters",
     "discard_checkpoints",
     "journal_probes",
     "read_journal",
@@ -65,6 +71,7 @@ _HOMES = {
     "JournalHeader": "_journal",
     "JournalProbe": "_replay",
     "LowRank": "directions",
+    "MetricObjective": "objectives",
     "Momentum": "updates",
     "OnePoint": "estimators",
     "OnePointResidual": "estimators",
@@ -72,13 +79,16 @@ _HOMES = {
     "PlainMeZO": "plain",
     "Ranks": "distributed",
     "ReplayOutcome": "_replay",
+    "RewardObjective": "objectives",
     "SGD": "updates",
     "Sign": "updates",
+    "TaskObjective": "objectives",
     "TwoPoint": "estimators",
     "Update": "updates",
     "ZerothOrder": "optim",
     "ZerothOrderLearner": "zeroth",
     "ZerothOrderMixin": "optim",
+    "choose_parameters": "parameters",
     "discard_checkpoints": "_checkpoint",
     "journal_probes": "_replay",
     "read_journal": "_journal",

@@ -129,6 +129,7 @@ class _Run:
         self.progress = Progress()
         self.identity = {"spec": fingerprint(spec), "base": loaded.sha256}
         loaded.model = prepare_model(loaded.model, spec.method, spec.seed)
+        scorer.model = loaded.model
         self.learner: Learner = make_learner(
             loaded.model, make_loss(scorer, objective, spec.method), spec.method, spec.seed, spec.schedule.steps
         )

@@ -10,6 +10,8 @@ from optaware.train._types import Learner, Loss
 from optaware.train.directions import Direction, LowRank, Swapped
 from optaware.train.estimators import Estimator, OnePoint, OnePointResidual, OneSided, TwoPoint
 from optaware.train.firstorder import add_adapter, full, lora
+from optaware.train.objectives import MetricObjective, TaskObjective
+from optaware.train.parameters import choose_parameters
 from optaware.train.plain import PlainMeZO
 from optaware.train.schedules import settings_at
 from optaware.train.updates import SGD, Adam, Momentum, Sign, Update
@@ -22,13 +24,23 @@ _MOST_COPIES = 32
 
 
 def prepare_model(model: Any, method: Method, seed: int) -> Any:
-    """The model to train: for LoRA a PEFT model around `model`, which gets the adapter layers in place."""
-    return add_adapter(model, method, seed) if isinstance(method, FOLoRA) else model
+    """The model to train: `model`, or a PEFT model around it where the method trains an adapter, prefix or prompt.
+
+    Raises:
+        InputError: `include` matches no parameter.
+        ModelError: There is nothing to train.
+    """
+    if isinstance(method, FOLoRA):
+        return add_adapter(model, method, seed)
+    return choose_parameters(model, method, seed) if isinstance(method, ZerothOrderConfig) else model
 
 
 def make_loss(scorer: Any, objective: str, method: Method) -> Loss:
     """The loss that a method trains on: the task's own, or the one that its config names."""
-    return lambda batch: scorer.loss(batch, objective)
+    chosen = method.objective if isinstance(method, ZerothOrderConfig) else "task"
+    if chosen == "accuracy" or chosen == "f1":
+        return MetricObjective(scorer, chosen)
+    return TaskObjective(scorer, objective if chosen == "task" else chosen)
 
 
 def make_estimator(method: ZerothOrderConfig) -> Estimator:
