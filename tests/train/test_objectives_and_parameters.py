@@ -24,7 +24,9 @@ from optaware.train._losses import BatchLoss
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning"),
-    pytest.mark.filterwarnings("ignore:.past_key_values. is deprecated:FutureWarning"),  # PEFT 0.21 on transformers 5.24
+    pytest.mark.filterwarnings(
+        "ignore:.past_key_values. is deprecated:FutureWarning"
+    ),  # PEFT 0.21 on transformers 5.24
 ]
 
 
