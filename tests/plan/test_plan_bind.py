@@ -397,3 +397,41 @@ def test_nothing_is_asked_that_rules_can_tell():
     from optaware.llm import scripted_chat
 
     assert bound(*MEZO_PLAN, chat=scripted_chat(asked)) == bound(*MEZO_PLAN)
+
+
+PUBLISHED = {
+    "complementary-prompt-tuning": [
+        ("LLM model size", ["GPT-3", "GPT-2"], "REPLACE"),
+        ("optimization method", ["evolutionary algorithms", "Bayesian optimization"], "REPLACE"),
+    ],
+    "gradient-harmonization": [
+        ("Attention operator in layer-wise dynamic gradient harmonization", [], "REMOVE"),
+        (
+            "Cosine annealing schedule in explore-exploit mechanism",
+            ["linear schedule", "exponential schedule"],
+            "REPLACE",
+        ),
+    ],
+    "seeded-lora": [
+        ("The fraction of training data used for the seed adapter", ["5%", "10%", "20%"], "REPLACE"),
+        (
+            "The method for merging adapter outputs (aggregation strategy)",
+            ["simple averaging", "learned weighted averaging", "validation-based weighted averaging"],
+            "REPLACE",
+        ),
+    ],
+}
+
+
+@pytest.mark.parametrize("method", PUBLISHED)
+def test_the_other_published_plans_bind_wholly(method):
+    if method not in method_names():
+        pytest.skip(f"{method} is not there yet")
+    entries = [entry(part, values, action) for part, values, action in PUBLISHED[method]]
+    binding = bound(*entries, on=surface_of_method(method))
+    wanted = [1, 2] if method == "gradient-harmonization" else [2, 2]
+    if method != "complementary-prompt-tuning":
+        assert [one.status for one in binding.entries] == ["bound", "bound"]
+        assert [len(one.runs) for one in binding.entries] == wanted
+    assert "bound" in [one.status for one in binding.entries]
+    assert not binding.contradictions

@@ -204,3 +204,40 @@ def test_every_canonical_name_is_its_own():
     assert {name_metric(name).name for name in METRICS} == set(METRICS)
     for name, others in METRICS.items():
         assert {name_metric(other).name for other in others} <= {name}
+
+
+def test_the_cost_in_forward_passes_counted_by_hand(check):
+    report = check(
+        SAMPLES,
+        SCALE,
+        {"part": "Gradient estimator", "values": ["SPSA", "one-point"]},
+        method="mezo",
+        seeds=3,
+        steps=10,
+    )
+    # baseline 2; n = 4: 8; n = 8: 16; eps 1e-4: 2; one-point 1
+    assert report.forwards == 3 * 10 * (2 + 8 + 16 + 2 + 1)
+    assert check(SAMPLES).forwards is None
+    assert check({"part": "LoRA rank", "values": [4]}, method="fo-lora", steps=10).forwards == 10 * (3 + 3)
+
+
+def test_values_that_the_component_cannot_have(check):
+    report = check({"part": "momentum", "values": [0.5, 7]}, method="mezo")
+    assert codes(report) == ["value-not-bound"]
+    assert "less than 1" in report.findings[0].why
+
+
+def test_a_manifest_says_the_parts_too(check):
+    from optaware.records import Manifest, parse_record
+
+    rate = {"words": "learning rate", "type": "number", "baseline": 0.01, "flag": "--lr {value}"}
+    data = {"name": "sgd", "components": {"rate": rate}, "metrics": {"loss": {"line": "loss"}}}
+    manifest = parse_record(Manifest, data, "")
+    report = check(
+        {"part": "learning rate", "values": [0.01, 0.1]}, {"part": "depth", "values": [1]}, manifest=manifest
+    )
+    assert [(one.component, one.sure, one.runs) for one in report.entries] == [("rate", True, 1), (None, False, 1)]
+    assert codes(report) == ["baseline-listed", "part-not-covered"]
+    assert report.forwards is None
+    with pytest.raises(InputError, match="bind-what"):
+        check({}, method="mezo", manifest=manifest)

@@ -85,7 +85,9 @@ def check(
     *,
     k: Annotated[int | None, Parameter(name=("-k", "--top"), help="How many ablations were asked for.")] = None,
     method: Annotated[str | None, Parameter(help="Method that the plan is about: its parts and baselines.")] = None,
+    manifest: Annotated[Path | None, Parameter(help="Manifest of your own training script, instead.")] = None,
     seeds: Annotated[int, Parameter(help="Seeds per run, for the number of runs.")] = 1,
+    steps: Annotated[int, Parameter(help="Steps per run, for the number of forward passes.")] = 20_000,
     json: AsJson = False,
 ) -> int:
     """Check a plan before anything is spent on it. Exit code 1 when there are errors, 0 with only warnings.
@@ -95,10 +97,11 @@ def check(
     plan
         A plan in any shape that `plan parse` reads; `-` for standard input.
     """
-    from optaware.plan import check_plan
+    from optaware.plan import check_plan, read_manifest
 
     document = _read(plan)
-    report = check_plan(document.plan, k=k, method=method, seeds=seeds)
+    script = read_manifest(manifest) if manifest else None
+    report = check_plan(document.plan, k=k, method=method, manifest=script, seeds=seeds, steps=steps)
     if json:
         print_json(report.to_json())
     else:
@@ -280,3 +283,7 @@ def _print_check(report: CheckReport) -> None:
     seeds = f" for {report.seeds} seeds" if report.seeds > 1 else ""
     errors = sum(finding.level == "error" for finding in report.findings)
     print(f"{errors} errors, {len(report.findings) - errors} warnings; {report.runs} runs with the baseline{seeds}.")
+    if report.forwards is not None:
+        print(
+            f"{report.forwards:,} forward passes of a batch in {report.steps:,} steps each (a backward counts as two)."
+        )

@@ -4,13 +4,25 @@ import re
 from collections import Counter
 from typing import Literal
 
+from optaware._io import canonical_json
 from optaware.errors import InputError
+from optaware.plan._bind import draft_of
+from optaware.plan._cost import arm_changes, forwards_of
 from optaware.plan._metrics import NamedMetric, name_metric
 from optaware.plan._report import CheckedEntry, CheckedValue, CheckReport, Finding
-from optaware.plan._surface import Component, component_of, method_config, named_by, same_value
+from optaware.plan._surface import (
+    Component,
+    Surface,
+    named_by,
+    named_component,
+    own_values,
+    same_value,
+    surface_of_manifest,
+    surface_of_method,
+)
 from optaware.plan._value_words import is_baseline_word, is_removal
 from optaware.plan._words import content_words, normal_text
-from optaware.records import AblationEntry, AblationPlan, MethodConfig, PlanValue
+from optaware.records import AblationEntry, AblationPlan, Manifest, PlanValue
 
 __all__ = ["check_plan"]
 
@@ -35,28 +47,41 @@ _GENERIC = frozenset(
 _COUNT = re.compile(r"[a-z]|[0-9]{1,4}[a-z]?|[ivx]{1,5}|one|two|three|four|five")
 
 
-def check_plan(plan: AblationPlan, *, k: int | None = None, method: str | None = None, seeds: int = 1) -> CheckReport:
+def check_plan(
+    plan: AblationPlan,
+    *,
+    k: int | None = None,
+    method: str | None = None,
+    manifest: Manifest | None = None,
+    seeds: int = 1,
+    steps: int = 20_000,
+) -> CheckReport:
     """Check a plan before anything is spent on it.
 
     Args:
         plan: The plan.
         k: How many ablations were asked for; later ones are left out, and that is an error of the plan.
         method: Name of the method that it is about; its config tells baselines and which parts exist.
+        manifest: Describes a script that it is about, instead of a method.
         seeds: Seeds per run.
+        steps: Steps per run, for the number of forward passes.
 
     Returns:
         Findings, and the first k entries as they would be run. The baseline is run once for the whole plan; a value
         given twice, or by two entries for the same part, is run once. A dict of replacements is one joint setting.
 
     Raises:
-        InputError: k or seeds below 1, or an unknown method.
+        InputError: k, seeds or steps below 1, an unknown method, or both a method and a manifest.
     """
-    for given, name in ((k, "k"), (seeds, "seeds")):
+    for given, name in ((k, "k"), (seeds, "seeds"), (steps, "steps")):
         if given is not None and given < 1:
             raise InputError.of(
                 "count-below-one", f"{name} = {given}", "it counts things", f"Give {name} of 1 or more."
             )
-    checker = _Checker(method_config(method) if method else None)
+    if method is not None and manifest is not None:
+        raise InputError.of("bind-what", "a method and a manifest", "a plan is about one of them", "Give one.")
+    surface = surface_of_method(method) if method else surface_of_manifest(manifest) if manifest else None
+    checker = _Checker(surface)
     kept, beyond = plan.entries[:k], plan.entries[len(plan.entries) if k is None else k :]
     entries = tuple(checker.entry(rank, entry) for rank, entry in enumerate(kept, start=1))
     for rank, entry in enumerate(beyond, start=len(kept) + 1):
@@ -64,20 +89,32 @@ def check_plan(plan: AblationPlan, *, k: int | None = None, method: str | None =
     checker.names(plan.entries)
     return CheckReport(
         k=k,
-        method=method,
+        method=surface.name if surface else None,
         seeds=seeds,
         entries=entries,
         left_out=tuple(entry.name for entry in beyond),
         findings=tuple(sorted(checker.findings, key=lambda finding: finding.rank or 0)),
         runs=seeds * (1 + sum(entry.runs for entry in entries)),
+        steps=steps if surface else None,
+        forwards=_forwards(kept, surface, seeds * steps) if surface else None,
     )
+
+
+def _forwards(entries: tuple[AblationEntry, ...], surface: Surface, steps: int) -> int | None:
+    """Forward passes of the baseline and of every distinct setting that can be bound."""
+    arms: dict[str, dict[str, object]] = {"{}": {}}
+    for entry in entries:
+        arms |= {canonical_json(changes): changes for changes in arm_changes(draft_of(entry, surface))}
+    each = [forwards_of(surface, changes) for changes in arms.values()]
+    known = [count for count in each if count is not None]
+    return round(sum(known) * steps) if len(known) == len(each) else None
 
 
 class _Checker:
     """Gathers findings over the entries of one plan."""
 
-    def __init__(self, config: type[MethodConfig] | None) -> None:
-        self.config = config
+    def __init__(self, surface: Surface | None) -> None:
+        self.surface = surface
         self.findings: list[Finding] = []
         self.planned: set[tuple[frozenset[str], str]] = set()
         self.whole: dict[tuple[frozenset[str], str, frozenset[str]], str] = {}
@@ -138,10 +175,17 @@ class _Checker:
                 self.found("warning", "name-generic", rank, entry, entry.name, why, "Rename it.", suggestion)
 
     def _component(self, rank: int, entry: AblationEntry) -> Component | None:
-        if self.config is None:
+        if self.surface is None:
             return None
-        component = component_of(entry.ablated_part, self.config)
+        draft = draft_of(entry, self.surface)
+        component = named_component(entry.ablated_part, self.surface)
         part = entry.ablated_part
+        if draft.part is not None:
+            component = Component(draft.part.name, True, own_values(draft.part))
+            for reading in draft.readings:
+                if reading.why_not is not None:
+                    next = f"Give a value that {draft.part.name} can have."
+                    self.found("warning", "value-not-bound", rank, entry, reading.label, reading.why_not, next)
         if component is None:
             why = "no component of the method has these words"
             self.found("warning", "part-not-covered", rank, entry, part, why, "It cannot be run as it is.")
@@ -169,7 +213,7 @@ class _Checker:
             return True
         if is_baseline_word(value.text):
             return True
-        if self.config is not None and named_by(value, self.config):
+        if self.surface is not None and named_by(value, self.surface):
             return True
         words = content_words(value.text)
         telling = value.kind == "text" and any(not word.isdigit() for word in words)

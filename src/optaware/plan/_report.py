@@ -57,6 +57,9 @@ class CheckReport(Record):
         entries: The first k entries.
         left_out: Names of the entries after the k-th.
         runs: Runs for all seeds: (one baseline + those of the entries) × seeds.
+        steps: Steps per run that the cost is told for.
+        forwards: Forward passes of all these runs (a backward pass counts as two more), as far as entries can be bound;
+            None without a method.
     """
 
     k: int | None
@@ -66,6 +69,8 @@ class CheckReport(Record):
     left_out: tuple[str, ...]
     findings: tuple[Finding, ...]
     runs: int
+    steps: int | None = None
+    forwards: int | None = None
 
     @property
     def has_errors(self) -> bool:

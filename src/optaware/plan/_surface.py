@@ -19,6 +19,8 @@ __all__ = [
     "method_config",
     "method_names",
     "named_by",
+    "named_component",
+    "own_values",
     "same_value",
     "surface_of_manifest",
     "surface_of_method",
@@ -106,6 +108,13 @@ class Surface:
             if why:
                 faults.append(f"{name}: {why}" if part else why)
         return dict(changes), "; ".join(faults) or None
+
+    def config_with(self, changes: Mapping[str, Any]) -> MethodConfig | None:
+        """The method's config with these changes of the baseline; None for a manifest, or when they cannot be."""
+        try:
+            return self._config.model_validate({**self._overrides, **changes}) if self._config else None
+        except ValidationError:
+            return None
 
     def unknown(self, names: Mapping[str, Any]) -> list[str]:
         """Those of the names that are no field at all (a field may exist without being a component)."""
@@ -243,15 +252,24 @@ def component_of(part: str, config: type[MethodConfig]) -> Component | None:
     A name of several words counts when all of them stand in the part, a single word when it is most of the part or
     stands in brackets, a single letter only in brackets. Two names that fit equally well are not sure.
     """
-    parts = surface_of_method(config.model_fields["name"].default).parts
-    scores = {name: phrase_score(part, known.phrases)[0] for name, known in parts.items()}
+    return named_component(part, surface_of_method(config.model_fields["name"].default))
+
+
+def named_component(part: str, surface: Surface) -> Component | None:
+    """As `component_of`, on any surface."""
+    scores = {name: phrase_score(part, known.phrases)[0] for name, known in surface.parts.items()}
     best = max(scores.values(), default=0.0)
     fields = [field for field, score in scores.items() if score == best]
     if best < 1.0:
         return None
-    chosen = parts[fields[0]]
-    names = next((names for value, names in chosen.choices if value == chosen.baseline), ())
-    return Component(field=chosen.name, sure=best >= 2.0 and len(fields) == 1, baseline=(chosen.baseline, *names))
+    chosen = surface.parts[fields[0]]
+    return Component(field=chosen.name, sure=best >= 2.0 and len(fields) == 1, baseline=own_values(chosen))
+
+
+def own_values(part: Part) -> tuple[Any, ...]:
+    """The baseline's value of a component, and the names that it goes by."""
+    names = next((names for value, names in part.choices if value == part.baseline), ())
+    return (part.baseline, *names)
 
 
 def phrase_score(text: str, phrases: tuple[str, ...]) -> tuple[float, str]:
@@ -291,7 +309,7 @@ def same_value(value: PlanValue, other: Any) -> bool:
     return normal_text(value.text) == normal_text(str(other))
 
 
-def named_by(value: PlanValue, config: type[MethodConfig]) -> bool:
+def named_by(value: PlanValue, surface: Surface) -> bool:
     """Whether a value is a proper name that the method's own words use: SPSA for MeZO, LoRA for first-order LoRA."""
     proper = value.text.isalnum() and sum(char.isupper() for char in value.text) > 1
-    return proper and any(value.text in knob.words.split() for knob in surface(config).values())
+    return proper and any(value.text in part.words.split() for part in surface.parts.values())
