@@ -16,6 +16,9 @@ class ZerothOrderConfig(MethodConfig):
 
     A named method is a subclass with its `name` and its defaults; every field stays open, so any combination that makes
     sense can be asked for, and each is one factor of an ablation.
+
+    Values that the MeZO paper recommends (OPT-13B): `parameters: all` lr 1e-6, eps 1e-3; `lora` lr 1e-4, eps 1e-2;
+    `prefix` lr 1e-2, eps 1e-1. The defaults are those of `all`.
     """
 
     lr: Annotated[float, Knob("learning rate", ("step size", "η"), baseline=(1e-6,)), Field(gt=0)] = 1e-6
