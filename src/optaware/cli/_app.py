@@ -6,7 +6,22 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError
 
 from optaware import __version__
-from optaware.cli import _adapters, _assets, _data, _doctor, _eval, _paper, _plan, _report, _run, _runs, _tasks, _train
+from optaware.cli import (
+    _adapters,
+    _assets,
+    _data,
+    _doctor,
+    _eval,
+    _paper,
+    _plan,
+    _plan_run,
+    _plan_script,
+    _report,
+    _run,
+    _runs,
+    _tasks,
+    _train,
+)
 from optaware.errors import OptawareError
 
 __all__ = ["app", "invoke", "main"]
@@ -27,6 +42,8 @@ for function, name in (
     (_doctor.doctor, "doctor"),
 ):
     app.command(function, name=name)
+_plan.app.command(_plan_run.run, name="run")
+_plan.app.command(_plan_script.script, name="script")
 for group in (_paper.app, _plan.app, _data.app, _tasks.app, _assets.app, _adapters.app, _runs.app, _report.app):
     app.command(group)
 

@@ -62,6 +62,8 @@ class JobProgress:
                 self.say(f"start  {event.job.title}  [{key}]")
         elif event.kind == "progress":
             self._moved(key, event)
+        elif event.kind == "retry":
+            self.say(f"again  {event.job.title}  [{key}]  its worker died")
         elif event.outcome is not None:
             self._ended(key, event)
 

@@ -21,6 +21,8 @@ class Job:
         arguments: Arguments after `optaware`; the same for every backend.
         log: Where a worker process writes what it prints.
         threads: CPU threads that the job uses; two jobs never share one.
+        timeout_s: Seconds after which a worker process is stopped and the job failed; None: never. The in-process
+            backend cannot break off its own code and leaves this to the command.
         progress: Steps done, steps in all and which part of the job they are of, read from the job's files; None when
             it cannot tell.
     """
@@ -30,6 +32,7 @@ class Job:
     arguments: tuple[str, ...]
     log: Path
     threads: int = 1
+    timeout_s: float | None = None
     progress: Callable[[], tuple[int, int, str] | None] = lambda: None
 
 
@@ -44,9 +47,9 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Event:
-    """Something to show: a job began, moved or ended."""
+    """Something to show: a job began, moved or ended, or its worker died and it begins again."""
 
-    kind: Literal["start", "progress", "end"]
+    kind: Literal["start", "progress", "retry", "end"]
     job: Job
     done: int = 0
     total: int = 0

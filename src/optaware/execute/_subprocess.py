@@ -1,23 +1,21 @@
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
-import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO
 
-from optaware._io import storage_errors
-from optaware.execute._job import PARENT_VARIABLE, Event, Job, Outcome
+from optaware.execute._job import Event, Job, Outcome
+from optaware.execute._memory import available_bytes, group_bytes
+from optaware.execute._worker import GRACE_S, command_line, died, environment, open_log, outcome_of, signal_group, start
 
 __all__ = ["Subprocess"]
 
 _POLL_S = 0.25
 _PROGRESS_S = 1.0
-_GRACE_S = 60.0
 
 
 @dataclass
@@ -25,6 +23,10 @@ class _Running:
     job: Job
     process: subprocess.Popen[bytes]
     log: IO[bytes]
+    gpu: str | None
+    began: float
+    reason: str = ""
+    kill_at: float | None = None
 
 
 class Subprocess:
@@ -36,23 +38,48 @@ class Subprocess:
     Args:
         workers: Places for single-thread jobs.
         should_stop: Asked several times a second.
+        gpus: GPUs to share out, as `CUDA_VISIBLE_DEVICES` names them; each job sees the one with the fewest jobs. None:
+            every job sees what this process sees.
+        memory_limit_bytes: A job whose processes hold more main memory than this is stopped and failed.
+        memory_reserve_bytes: While less main memory than this is free, no further job begins (one always runs).
+        retries: How often a job begins again whose worker was killed from outside; it resumes from its checkpoint.
     """
 
-    def __init__(self, workers: int, should_stop: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        workers: int,
+        should_stop: Callable[[], bool],
+        *,
+        gpus: Sequence[str] | None = None,
+        memory_limit_bytes: int | None = None,
+        memory_reserve_bytes: int = 0,
+        retries: int = 1,
+    ) -> None:
         self._workers = workers
         self._should_stop = should_stop
+        self._gpus = tuple(gpus or ())
+        self._limit, self._reserve = memory_limit_bytes, memory_reserve_bytes
+        self._retries = retries
 
     def run(self, jobs: Sequence[Job], on_event: Callable[[Event], None]) -> list[Outcome]:
         """Run all jobs (see `Executor.run`)."""
         waiting = list(jobs)
         running: list[_Running] = []
         outcomes: dict[str, Outcome] = {}
+        deaths: Counter[str] = Counter()
         next_progress = 0.0
         try:
             while (waiting or running) and not self._should_stop():
                 self._start_what_fits(waiting, running, on_event)
                 time.sleep(_POLL_S)
-                self._collect(running, outcomes, on_event)
+                self._guard(running)
+                for item in self._ended(running):
+                    if died(item.process.returncode) and not item.reason and deaths[item.job.key] < self._retries:
+                        deaths[item.job.key] += 1
+                        waiting.insert(0, item.job)
+                        on_event(Event("retry", item.job))
+                    else:
+                        self._note(item, outcomes, on_event)
                 if time.monotonic() >= next_progress:
                     next_progress = time.monotonic() + _PROGRESS_S
                     for item in running:
@@ -67,73 +94,60 @@ class Subprocess:
             used = sum(min(item.job.threads, self._workers) for item in running)
             if running and used + min(waiting[0].threads, self._workers) > self._workers:
                 return
+            if running and self._reserve and available_bytes() < self._reserve:
+                return
             job = waiting.pop(0)
-            running.append(_start(job))
+            log, gpu = open_log(job.log), self._next_gpu(running)
+            process = start(command_line(job), environment(job.threads, gpu), log)
+            running.append(_Running(job, process, log, gpu, time.monotonic()))
             on_event(Event("start", job))
 
-    def _collect(
-        self, running: list[_Running], outcomes: dict[str, Outcome], on_event: Callable[[Event], None]
-    ) -> None:
-        for item in list(running):
-            code = item.process.poll()
-            if code is None:
+    def _next_gpu(self, running: list[_Running]) -> str | None:
+        taken = Counter(item.gpu for item in running)
+        return min(self._gpus, key=lambda gpu: taken[gpu], default=None)
+
+    def _guard(self, running: list[_Running]) -> None:
+        """Stop jobs that take too long or too much memory; kill those that do not obey."""
+        now = time.monotonic()
+        for item in running:
+            if item.kill_at is not None:
+                if now >= item.kill_at:
+                    signal_group(item.process, signal.SIGKILL)
                 continue
+            if item.job.timeout_s is not None and now - item.began > item.job.timeout_s:
+                item.reason = f"it took longer than {item.job.timeout_s:g} s"
+            elif self._limit is not None and (held := group_bytes(item.process.pid)) > self._limit:
+                item.reason = (
+                    f"it held {held / 1e9:.2f} GB of memory, more than the limit of {self._limit / 1e9:.2f} GB"
+                )
+            if item.reason:
+                item.kill_at = now + GRACE_S
+                signal_group(item.process, signal.SIGTERM)
+
+    @staticmethod
+    def _ended(running: list[_Running]) -> list[_Running]:
+        ended = [item for item in running if item.process.poll() is not None]
+        for item in ended:
             running.remove(item)
             item.log.close()
-            outcomes[item.job.key] = outcome = _outcome(item.job, code)
-            on_event(Event("end", item.job, outcome=outcome))
+        return ended
+
+    @staticmethod
+    def _note(item: _Running, outcomes: dict[str, Outcome], on_event: Callable[[Event], None]) -> None:
+        outcome = outcome_of(item.job.key, item.process.returncode, item.job.log, item.reason)
+        outcomes[item.job.key] = outcome
+        on_event(Event("end", item.job, outcome=outcome))
 
     def _stop(self, running: list[_Running], outcomes: dict[str, Outcome], on_event: Callable[[Event], None]) -> None:
         for item in running:
-            with suppress(ProcessLookupError):
-                item.process.send_signal(signal.SIGTERM)
-        deadline = time.monotonic() + _GRACE_S
+            signal_group(item.process, signal.SIGTERM)
+        deadline = time.monotonic() + GRACE_S
         while running and time.monotonic() < deadline:
-            self._collect(running, outcomes, on_event)
+            for item in self._ended(running):
+                self._note(item, outcomes, on_event)
             time.sleep(_POLL_S / 5)
         for item in running:
-            item.process.kill()
+            signal_group(item.process, signal.SIGKILL)
             item.process.wait()
-        self._collect(running, outcomes, on_event)
-
-
-def _start(job: Job) -> _Running:
-    with storage_errors(job.log):
-        job.log.parent.mkdir(parents=True, exist_ok=True)
-        log = job.log.open("ab")
-    threads = str(job.threads)
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": threads,
-        "MKL_NUM_THREADS": threads,
-        "TOKENIZERS_PARALLELISM": "false",
-        PARENT_VARIABLE: str(os.getpid()),
-    }
-    process = subprocess.Popen(
-        [sys.executable, "-m", "optaware", *job.arguments],
-        stdin=subprocess.DEVNULL,
-        stdout=log,
-        stderr=subprocess.STDOUT,
-        env=environment,
-        start_new_session=True,  # Ctrl-C reaches the driver only, which stops its workers in order
-    )
-    return _Running(job, process, log)
-
-
-def _outcome(job: Job, code: int) -> Outcome:
-    if code == 0:
-        return Outcome(job.key, "done")
-    detail = _last_lines(job)
-    if code == 3:
-        return Outcome(job.key, "stopped", detail)
-    if code < 0:
-        detail = f"killed by {signal.Signals(-code).name}; {detail}"
-    return Outcome(job.key, "failed", detail or f"exit code {code}, see {job.log}")
-
-
-def _last_lines(job: Job, limit: int = 2000) -> str:
-    with suppress(OSError), job.log.open("rb") as file:
-        file.seek(0, os.SEEK_END)
-        file.seek(max(0, file.tell() - limit))
-        return file.read().decode("utf-8", "replace").strip().rsplit("\n\n", 1)[-1]
-    return ""
+        for item in self._ended(running):
+            self._note(item, outcomes, on_event)

@@ -17,6 +17,23 @@ LEFT_OUT: dict[str, dict[str, str]] = {
     "CorpusSpec": {
         "template": "a path; the content behind it is hashed as rewriter_prompt_id",
     },
+    "ScriptSpec": {
+        "arm": "a name for people; the command says what is run",
+        "timeout_s": "a run that is ended has no result",
+    },
+    "PlanRunSpec": {
+        "workers": "how many runs go on at once does not change any of them",
+        "timeout_s": "a run that is ended has no result",
+        "description": "a text for people",
+        "plan": "a path; the plan's content is hashed beside it",
+        "binding": "a path, and a person may edit it; each run has a hash of its own",
+        "manifest": "a path; its content is hashed beside it",
+        "scales": "the chosen one is already put in",
+        "smallest_effect": "verdicts are rebuilt from records",
+        "target_share": "rebuilt from records",
+        "primary": "verdicts are rebuilt from records",
+        "better": "verdicts are rebuilt from records",
+    },
     "StudySpec": {
         "workers": "how many runs go on at once does not change any of them",
         "report": "the report is rebuilt from records",

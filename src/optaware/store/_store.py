@@ -5,6 +5,7 @@ from pathlib import Path
 
 from optaware.errors import InputError, Problem
 from optaware.records import CorpusSpec, RunSpec, StudySpec, short_id
+from optaware.records.plan_run import ScriptSpec
 from optaware.store._folder import RunFolder
 
 __all__ = ["Store"]
@@ -32,6 +33,14 @@ class Store:
     def study_folder(self, spec: StudySpec) -> Path:
         """The folder of a study's own files: its spec, the list of its runs and its reports."""
         return self.root / "studies" / f"{short_id(spec)}-{spec.name}"
+
+    def script_folder(self, spec: ScriptSpec) -> Path:
+        """The folder of one run of a stranger's script."""
+        return self.root / "scripts" / f"{short_id(spec)}-{spec.slug}"
+
+    def plan_folder(self, key: str, name: str) -> Path:
+        """The folder of a plan's own files: binding, list of runs, report. `key` stands for what is asked for."""
+        return self.root / "plans" / f"{key[:12]}-{name}"
 
     def chat_cache(self) -> Path:
         """Replies of chat models, by the hash of their request."""

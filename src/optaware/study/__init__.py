@@ -4,24 +4,36 @@ from optaware.study._driver import StudyOutcome, report_study, run_study
 from optaware.study._file import load_study, override
 from optaware.study._graph import StudyGraph, plan_study
 from optaware.study._load_run import model_of_run
+from optaware.study._plan_driver import PlanGraph, PlanOutcome, make_plan_graph, report_plan, run_plan
+from optaware.study._plan_file import PlanRequest, load_plan_request
 from optaware.study._replay_run import ReplayReport, replay_run
 from optaware.study._rewrite_one import rewrite_one
+from optaware.study._script_one import ScriptFolder, script_one
 from optaware.study._stop import stop_requests
 from optaware.study._train_one import train_one
 from optaware.study._train_together import train_together
 
 __all__ = [
+    "PlanGraph",
+    "PlanOutcome",
+    "PlanRequest",
     "ReplayReport",
+    "ScriptFolder",
     "StudyGraph",
     "StudyOutcome",
+    "load_plan_request",
     "load_study",
+    "make_plan_graph",
     "model_of_run",
     "override",
     "plan_study",
     "replay_run",
+    "report_plan",
     "report_study",
     "rewrite_one",
+    "run_plan",
     "run_study",
+    "script_one",
     "stop_requests",
     "train_one",
     "train_together",

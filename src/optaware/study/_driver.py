@@ -62,7 +62,7 @@ class _Driver:
             arguments=(*command, str(path), "--store", str(self.store.root), "--quiet", *data),
             log=folder / "log.txt",
             threads=spec.threads if isinstance(spec, RunSpec) else study.threads * study.workers,
-            progress=(lambda: _run_progress(folder, spec)) if isinstance(spec, RunSpec) else lambda: _rows(folder),
+            progress=(lambda: run_progress(folder, spec)) if isinstance(spec, RunSpec) else lambda: _rows(folder),
         )
 
     def run(self, specs: Sequence[RunSpec | CorpusSpec]) -> list[Outcome]:
@@ -189,7 +189,7 @@ def _count_lines(path: Path) -> int:
         return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
 
 
-def _run_progress(folder: Path, spec: RunSpec) -> tuple[int, int, str] | None:
+def run_progress(folder: Path, spec: RunSpec) -> tuple[int, int, str] | None:
     return _count_lines(folder / "steps.jsonl"), max(1, spec.schedule.steps), ""
 
 

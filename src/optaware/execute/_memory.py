@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+__all__ = ["available_bytes", "group_bytes"]
+
+_PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
+
+
+def available_bytes() -> int:
+    """Main memory that new processes can take without swapping; a very large number where it cannot be told."""
+    with suppress(OSError, ValueError):
+        for line in Path("/proc/meminfo").read_text("ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return 1 << 62
+
+
+def group_bytes(session: int) -> int:
+    """Resident memory of all processes of a session (Linux; elsewhere 0: no guard).
+
+    Pages that several of them share are counted once for each, so the sum errs upwards.
+    """
+    held = 0
+    with suppress(OSError):
+        for folder in Path("/proc").iterdir():
+            if folder.name.isdigit():
+                with suppress(OSError, ValueError, IndexError):
+                    # After the name in brackets: state, parent, group, session, …, resident pages at place 21.
+                    fields = (folder / "stat").read_text("utf-8", "replace").rsplit(")", 1)[1].split()
+                    if int(fields[3]) == session:
+                        held += int(fields[21]) * _PAGE
+    return held

@@ -1,0 +1,60 @@
+import os
+
+import pytest
+
+from optaware.errors import InputError
+from optaware.execute import Ray
+from optaware.execute._memory import available_bytes, group_bytes
+from optaware.execute._worker import travelling
+
+
+def test_a_job_that_holds_too_much_memory_is_ended_and_failed(make_job, make_backend):
+    big = make_job("big", "x = bytearray(700_000_000); import time; time.sleep(600)")
+    small = make_job("small", "print('acc=1')")
+    outcomes = make_backend("subprocess", memory_limit_bytes=500_000_000).run([big, small], lambda event: None)
+    assert [outcome.state for outcome in outcomes] == ["failed", "done"]
+    assert "more than the limit of 0.50 GB" in outcomes[0].detail
+
+
+def test_gpus_are_shared_out_and_seen_one_by_one(make_job, make_backend):
+    code = "import os, time; print('gpu', os.environ['CUDA_VISIBLE_DEVICES']); time.sleep(1); print('acc=1')"
+    jobs = [make_job(f"gpu-{index}", code, seed=index) for index in range(2)]
+    make_backend("subprocess", gpus=("0", "3")).run(jobs, lambda event: None)
+    seen = {(job.log.parent / "output.txt").read_text("utf-8").split()[1] for job in jobs}
+    assert seen == {"0", "3"}
+
+
+def test_a_reserve_that_is_never_free_lets_one_job_run_at_a_time(make_job, make_backend):
+    running, most = set(), []
+
+    def note(event):
+        (running.add if event.kind == "start" else running.discard)(event.job.key)
+        most.append(len(running))
+
+    jobs = [make_job(f"one-{index}", "print('acc=1')", seed=index) for index in range(2)]
+    outcomes = make_backend("subprocess", memory_reserve_bytes=1 << 60).run(
+        jobs, lambda event: note(event) if event.kind in ("start", "end") else None
+    )
+    assert [outcome.state for outcome in outcomes] == ["done", "done"]
+    assert max(most) == 1
+
+
+def test_memory_of_a_session_counts_its_processes():
+    assert group_bytes(os.getsid(0)) > 0
+    assert group_bytes(2**30) == 0
+    assert available_bytes() > 0
+
+
+def test_no_key_travels(monkeypatch):
+    monkeypatch.setenv("OPTAWARE_API_KEY", "canary")
+    monkeypatch.setenv("OPENAI_API_KEY", "canary")
+    monkeypatch.setenv("OPTAWARE_DATA_DIR", "/data")
+    assert travelling()["OPTAWARE_DATA_DIR"] == "/data"
+    assert "canary" not in travelling().values()
+
+
+def test_a_missing_extra_says_what_to_install(monkeypatch, make_job):
+    monkeypatch.setitem(__import__("sys").modules, "ray", None)
+    with pytest.raises(InputError) as caught:
+        Ray(1, lambda: False).run([make_job("x", "pass")], lambda event: None)
+    assert caught.value.code == "extra-missing"
