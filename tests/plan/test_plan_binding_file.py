@@ -1,12 +1,15 @@
 """A binding and a manifest as files: what is written is read again with its types, and all faults come at once."""
 
+import re
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from optaware._io import dump_yaml, read_yaml
 from optaware.errors import InputError
-from optaware.plan import read_binding_file, read_manifest, write_binding
+from optaware.plan import read_binding, read_binding_file, read_manifest, write_binding
 from optaware.records import Binding, parse_record
 
 PLAN = {"source": "plan.txt", "sha256": "0" * 64, "paper": "mezo"}
@@ -161,3 +164,12 @@ def test_all_faults_of_a_manifest_come_at_once(tmp_path):
     with pytest.raises(InputError) as caught:
         read_manifest(path)
     assert len(caught.value.problems) == 3
+
+
+def test_the_examples_of_the_page_are_read(tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "plans.md").read_text("utf-8")
+    entries, manifest = re.findall(r"```yaml\n(.*?)```", page, flags=re.S)
+    (tmp_path / "b.yaml").write_text(dump_yaml({"plan": PLAN, "method": "mezo"}) + entries)
+    (tmp_path / "m.yaml").write_text(manifest)
+    assert read_binding(tmp_path / "b.yaml").entries[0].runs[0].changes == {"eps": 1e-4}
+    assert set(read_manifest(tmp_path / "m.yaml").components) == {"rate", "penalty", "shuffle", "depth"}
