@@ -19,19 +19,20 @@ from _result import write_result
 from optaware.records import ModelRef
 from optaware.train.methods.gradient_harmonization import make_network, task_gradients
 
-CASES = (
-    ("mlp", 32, 1),
-    ("mlp", 32, 15),
-    ("conv4-32", 32, 1),
-    ("conv4-32", 8, 5),
-    ("conv4-64", 32, 1),
-    ("conv4-64", 32, 15),
+CASES: tuple[tuple[str, int, int, int | None], ...] = (
+    ("mlp", 32, 1, None),
+    ("mlp", 32, 15, None),
+    ("conv4-32", 32, 1, None),
+    ("conv4-32", 8, 5, None),
+    ("conv4-64", 32, 1, None),
+    ("conv4-64", 32, 15, None),
+    ("conv4-64", 32, 15, 2),
 )
-"""Network, tasks, queries per class (1: as many as shots, the published setting)."""
+"""Network, tasks, queries per class (1: as many as shots, the published setting), tasks at once (None: all)."""
 
 
 def measure(
-    name: str, tasks: int, queries: int, repeats: int, device: str
+    name: str, tasks: int, queries: int, chunk: int | None, repeats: int, device: str
 ) -> dict[str, str | int | float | bool | None]:
     """Time one case."""
     network = make_network(ModelRef(name=name, dtype="fp32"), 1, 28, 5, device)
@@ -42,7 +43,7 @@ def measure(
     labels = torch.arange(5, device=device).expand(tasks, -1)
     asked = torch.arange(5, device=device).repeat_interleave(queries).expand(tasks, -1)
     both = {
-        "vmapped": task_gradients(network, "maml", lr=0.4, steps=1),
+        "vmapped": task_gradients(network, "maml", lr=0.4, steps=1, chunk=chunk),
         "loop": task_gradients(network, "maml", lr=0.4, steps=1, vmapped=False),
     }
     found = {kind: run(params, support, labels, query, asked)[0] for kind, run in both.items()}
@@ -59,7 +60,7 @@ def measure(
             times[kind].append(time.perf_counter() - started)
     ratios = [slow / fast for slow, fast in zip(times["loop"], times["vmapped"], strict=True)]
     return {
-        "case": f"{name}, {tasks} tasks, {queries} queries per class",
+        "case": f"{name}, {tasks} tasks{f' in parts of {chunk}' if chunk else ''}, {queries} queries per class",
         "variant": "vmapped against a loop over tasks",
         "vmapped_ms": 1000 * statistics.median(times["vmapped"]),
         "loop_ms": 1000 * statistics.median(times["loop"]),
