@@ -7,7 +7,7 @@ from typing import Any
 from optaware.errors import InputError, Problem
 from optaware.records import FOFull, FOLoRA, Method, ZerothOrderConfig
 from optaware.train._types import Learner, Loss
-from optaware.train.directions import Direction, LowRank, Swapped
+from optaware.train.directions import make_direction
 from optaware.train.estimators import Estimator, OnePoint, OnePointResidual, OneSided, TwoPoint
 from optaware.train.firstorder import add_adapter, full, lora
 from optaware.train.objectives import MetricObjective, TaskObjective
@@ -106,7 +106,7 @@ def make_learner(model: Any, loss: Loss, method: Method, seed: int, steps: int =
             return ZerothOrderLearner(
                 model,
                 loss,
-                _direction(model, method, seed),
+                make_direction(model, method, seed),
                 make_estimator(method),
                 make_update(method),
                 queries=method.queries,
@@ -136,30 +136,3 @@ def is_paper_loop(method: ZerothOrderConfig) -> bool:
     wanted |= {"layers": None, "normalise": False, "clip": None, "lr_schedule": "constant", "warmup": 0}
     wanted |= {"eps_schedule": "constant", "query_schedule": "constant", "noise": "regenerate"}
     return all(getattr(method, name) == value for name, value in wanted.items())
-
-
-def _direction(model: Any, method: ZerothOrderConfig, seed: int) -> Direction:
-    unmet = [
-        f"{name}: {value}"
-        for name, value, usual in (
-            ("mask", method.mask, "none"),
-            ("layers", method.layers, None),
-            ("noise", method.noise, "regenerate"),
-            ("apply", method.apply, "forward"),
-        )
-        if value != usual
-    ]
-    if method.precision in ("stochastic", "master") or (method.direction == "low-rank" and method.precision == "none"):
-        unmet.append(f"precision: {method.precision}")
-    if unmet:
-        raise InputError(
-            Problem(
-                "method-unsupported",
-                ", ".join(unmet),
-                f"the direction {method.direction} cannot do that",
-                "Leave these fields at their defaults, or take the paper's loop (apply: in-place, precision: none).",
-            )
-        )
-    if method.direction == "low-rank":
-        return LowRank(model, rank=method.rank, refresh_every=method.refresh_every, seed=seed)
-    return Swapped(model, distribution=method.direction, residual=method.precision != "none")

@@ -8,9 +8,9 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
-from optaware.train._seeds import generator
+from optaware.train import noise
 from optaware.train.directions._sites import MatrixSite, VectorSite
-from optaware.train.directions.gaussian import gaussian_noise
+from optaware.train.noise import Distribution
 
 __all__ = ["MatrixBank", "VectorBank", "grouped"]
 
@@ -32,13 +32,16 @@ class _Bank(Generic[Site]):
         self.spans = [slice(end - length, end) for end, length in zip(ends, lengths, strict=True)]
         self.learnt = torch.zeros(height, ends[-1], dtype=self.exact, device=self.device)
         self.drawn = torch.zeros_like(self.learnt)
-        self._source = generator(0, self.device)
 
-    def draw(self, seed: int) -> None:
-        """Draw standard normal numbers for every site, each from the seed and its own name."""
+    def draw(self, seed: int, distribution: Distribution = "gaussian", active: frozenset[str] | None = None) -> None:
+        """Draw numbers for every site, each from the seed and its own name; zeros for sites that are not active."""
         for site, span in zip(self.sites, self.spans, strict=True):
             part = self.drawn[:, span]
-            part.copy_(gaussian_noise(seed, site.name, part.shape, dtype=self.exact, source=self._source))
+            if active is not None and site.name not in active:
+                part.zero_()
+            else:
+                key = noise.noise_key(seed, site.name)
+                part.copy_(noise.fill(key, tuple(part.shape), distribution, device=self.device))
 
     def move(self, amount: float) -> None:
         """`learnt ← learnt + amount·drawn`."""
@@ -46,7 +49,7 @@ class _Bank(Generic[Site]):
 
 
 class MatrixBank(_Bank[MatrixSite]):
-    """Left factors: A in `learnt` and U in `drawn`, both transposed, (r, Σm); `shown` is (A + scale·U)ᵀ.
+    """Left factors: A in `learnt` and U in `drawn`, both transposed, (r, Σm); `shown` is (A + scale·U)ᵀ of each probe.
 
     `shown` has the dtype of the weights. In bf16 that rounds the sum by up to 1/512 of itself, which is small beside
     scale·U as long as A, which starts at zero with each new V, is not many times larger.
@@ -55,11 +58,16 @@ class MatrixBank(_Bank[MatrixSite]):
     def __init__(self, sites: Sequence[MatrixSite], rank: int) -> None:
         super().__init__(sites, [site.shape[0] for site in sites], rank)
         self.rank = rank
-        self.shown = torch.zeros_like(self.learnt, dtype=self.dtype)
+        self.shown = torch.zeros(1, *self.learnt.shape, dtype=self.dtype, device=self.device)
 
-    def show(self, scale: float) -> None:
+    def divide(self, count: int) -> None:
+        """Make room for so many probes in one forward pass."""
+        if len(self.shown) != count:
+            self.shown = torch.empty(count, *self.learnt.shape, dtype=self.dtype, device=self.device)
+
+    def show(self, scale: float, probe: int = 0) -> None:
         """Let the forward pass see A + scale·U as it now is."""
-        torch.add(self.learnt, self.drawn, alpha=scale, out=self.shown)
+        torch.add(self.learnt, self.drawn, alpha=scale, out=self.shown[probe])
 
 
 class VectorBank(_Bank[VectorSite]):

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from optaware.train.directions._matrix import MatrixFactors
+from optaware.train.directions._sites import MatrixSite
 
-__all__ = ["InputGroup", "trace"]
+__all__ = ["InputGroup", "trace", "trace_modules"]
 
 
 class InputGroup:
@@ -38,6 +39,22 @@ class InputGroup:
         if member is self._last:  # let go of the activation
             self._input = self._product = None
         return product[:, place]
+
+
+def trace_modules(sites: Sequence[MatrixSite], run: Callable[[], object]) -> list[str]:
+    """Run the model once; returns the names of the matrices that have a module which the pass did not call."""
+    missing = {id(module): site.name for site in sites for module, _ in site.users}
+
+    def see(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+        missing.pop(id(module), None)
+
+    hooks = [module.register_forward_hook(see) for site in sites for module, _ in site.users]
+    try:
+        run()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return sorted(set(missing.values()))
 
 
 def trace(matrices: Sequence[MatrixFactors], run: Callable[[], object]) -> list[str]:

@@ -9,10 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from optaware.train import noise
 from optaware.train.directions._bank import MatrixBank
+from optaware.train.directions._frame import Copies
 from optaware.train.directions._merge import merge_product
 from optaware.train.directions._sites import MatrixSite, embedding_scale
-from optaware.train.directions.gaussian import gaussian_noise
+from optaware.train.noise import Remedy
 
 __all__ = ["MatrixFactors"]
 
@@ -32,37 +34,57 @@ class MatrixFactors:
     the entries of U·Vᵀ have unit variance. A and U are views into a bank.
     """
 
-    def __init__(self, site: MatrixSite, bank: MatrixBank, span: slice) -> None:
+    def __init__(
+        self, site: MatrixSite, bank: MatrixBank, span: slice, copies: Copies, remedy: Remedy = "residual"
+    ) -> None:
         weight = site.parameter
         self.site = site
+        self._bank, self._span, self._copies = bank, span, copies
         self.rank = bank.rank
         self.exact = bank.exact
         self.learnt = bank.learnt[:, span]  # Aᵀ, (r, m)
         self.drawn = bank.drawn[:, span]  # Uᵀ, (r, m)
-        self.left = bank.shown[:, span]  # (A + scale·U)ᵀ, (r, m), in the dtype of the weight
         self.right = torch.zeros(site.shape[1], self.rank, dtype=weight.dtype, device=weight.device)  # V
-        self.residual = torch.zeros_like(weight.data) if weight.dtype.itemsize < 4 else None
+        self.remedy: Remedy = remedy if weight.dtype.itemsize < 4 else "none"
+        self.residual: Tensor | None = None  # or the master copy
+        if self.remedy == "residual":
+            self.residual = torch.zeros_like(weight.data)
+        elif self.remedy == "master":
+            self.residual = weight.data.float().clone()
         self._group: SharedInput | None = None
         self._place = slice(0, self.rank)
-        self._inner = self.left[:0]  # input times V, (tokens, r), between the two hooks of a module
+        self._inner = self.right[:0]  # input times V, (tokens, r), between the two hooks of a module
 
-    def draw_right(self, seed: int, source: torch.Generator) -> None:
-        """Draw V; nothing learnt may be left in A."""
-        size = torch.Size((self.site.shape[1], self.rank))
-        right = gaussian_noise(seed, self.site.name, size, dtype=self.exact, source=source)
-        self.right.copy_(right.div_(self.rank**0.5))
+    @property
+    def left(self) -> Tensor:
+        """(A + scale·U)ᵀ of each probe, (P, r, m), in the dtype of the weight."""
+        return self._bank.shown[:, :, self._span]
+
+    def draw_right(self, seed: int) -> None:
+        """Draw V; nothing learnt may be left in A. Vᵀ is what is drawn, (r, n), as Uᵀ is."""
+        key = noise.noise_key(seed, self.site.name)
+        right = noise.fill(key, (self.rank, self.site.shape[1]), "gaussian", device=self.right.device)
+        self.right.copy_(right.to(self.exact).div_(self.rank**0.5).t())
 
     def product(self) -> Tensor:
         """U·Vᵀ in the layout of the weight: the perturbation z of this matrix, written out."""
         dense = self.drawn.t() @ self.right.t().to(self.exact)
         return dense.t() if self.site.transposed else dense
 
-    def merge(self, factor: float) -> None:
+    def merge(self, factor: float, rounding_key: int = 0) -> None:
         """`W ← factor·W + A·Vᵀ`, `A ← 0`."""
         left, right = self.learnt.t(), self.right.to(self.exact)
         if self.site.transposed:
             left, right = right, left
-        merge_product(self.site.parameter.data, self.residual, left, right, factor)
+        weight, kept = self.site.parameter.data, self.residual
+        if kept is not None and kept.device != weight.device:
+            kept = kept.to(weight.device)
+        if self.remedy == "residual" or weight.dtype.itemsize >= 4:
+            merge_product(weight, kept, left, right, factor)
+        else:
+            noise.add(weight, kept, left @ right.t(), factor, self.remedy, rounding_key)
+        if self.residual is not None and kept is not self.residual:
+            self.residual.copy_(kept)  # type: ignore[arg-type]
         self.learnt.zero_()
 
     def join(self, group: SharedInput, place: slice, right: Tensor) -> None:
@@ -88,23 +110,36 @@ class MatrixFactors:
         else:
             self._inner = args[0].reshape(-1, self.right.shape[0]) @ self.right
 
-    def _add_rows(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-        rows, inner, left = output.view(-1, self.left.shape[1]), self._inner, self.left
-        if rows.dtype != left.dtype or inner.dtype != left.dtype:  # under autocast
-            inner, left = inner.to(rows.dtype), left.to(rows.dtype)
-        rows.addmm_(inner, left)
+    def _add_rows(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+        left = self.left
+        if output.dtype != left.dtype or self._inner.dtype != left.dtype:  # under autocast
+            self._inner, left = self._inner.to(output.dtype), left.to(output.dtype)
+        if len(left) == 1:
+            output.view(-1, left.shape[2]).addmm_(self._inner, left[0])
+            return output
+        if args[0].shape[0] == 1:
+            output = self._copies.whole(output).contiguous()
+            self._inner = self._copies.whole(self._inner[None]).contiguous()
+        self._copies.whole(output)
+        inner = self._inner.reshape(len(left), -1, self.rank)
+        output.view(len(left), -1, left.shape[2]).baddbmm_(inner, left)
+        return output
 
     def _gather(self, module: nn.Module, args: tuple[Any, ...]) -> None:
-        rows = self.left.index_select(1, args[0].reshape(-1)).t()
-        self._inner = rows * embedding_scale(module)
+        left = self.left
+        ids = self._copies.whole(args[0]).reshape(len(left), -1)
+        rows = [each.index_select(1, places).t() for each, places in zip(left, ids, strict=True)]
+        self._inner = (rows[0] if len(rows) == 1 else torch.cat(rows)) * embedding_scale(module)
 
-    def _add_columns(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+    def _add_columns(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+        if len(self._bank.shown) > 1:
+            output = self._copies.whole(output).contiguous()
         output.view(-1, self.right.shape[0]).addmm_(self._inner, self.right.t())
+        return output
 
 
-def _only_when(is_on: Callable[[], bool], hook: Callable[..., None]) -> Callable[..., None]:
-    def run(*args: Any) -> None:
-        if is_on():
-            hook(*args)
+def _only_when(is_on: Callable[[], bool], hook: Callable[..., Any]) -> Callable[..., Any]:
+    def run(*args: Any) -> Any:
+        return hook(*args) if is_on() else None
 
     return run

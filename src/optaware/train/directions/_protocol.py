@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -24,8 +24,25 @@ class Direction(Protocol):
         """Inside, the model computes with `θ + scale·z(seed)`; afterwards every weight is as it was, to the bit."""
         ...
 
+    @property
+    def supports_batch(self) -> bool:
+        """Whether `batched` can be used."""
+        ...
+
+    def batched(self, probes: Sequence[tuple[int, float]]) -> AbstractContextManager[None]:
+        """Inside, one forward evaluates several probes: every input of the model must be given len(probes) times over.
+
+        With P probes `(seed, scale)` and a batch of B rows, the model gets P·B rows, `inputs.repeat(P, 1)`; rows
+        p·B … (p + 1)·B − 1 are computed with `θ + scale_p·z(seed_p)`. A scale of 0 is the unperturbed model. Probes
+        that share a seed share the draw, so put the two signs of a direction next to each other.
+        """
+        ...
+
     def move(self, seed: int, amount: float) -> None:
-        """`θ ← θ + amount·z(seed)`."""
+        """`θ ← θ + amount·z(seed)`.
+
+        All moves between two calls of `begin` (or `settle`) may be summed before they are rounded to the stored dtype.
+        """
         ...
 
     # Updates that remember more than one scalar a probe (momentum, Adam) work in the coordinates that z is drawn in:

@@ -62,13 +62,22 @@ def _kind(module: nn.Module) -> Kind | None:
     return None
 
 
-def find_sites(model: nn.Module) -> tuple[list[MatrixSite], list[VectorSite]]:
+def find_sites(
+    model: nn.Module, others: list[tuple[str, nn.Parameter]] | None = None
+) -> tuple[list[MatrixSite], list[VectorSite]]:
     """Sort the trainable parameters of `model` by how a perturbation can be applied inside the forward pass.
 
+    Args:
+        model: The model.
+        others: Gets the parameters that neither are vectors nor belong to a linear, Conv1D or embedding module; None
+            if there may be none.
+
     Raises:
-        ModelError: Parameters that neither are vectors nor belong to a linear, Conv1D or embedding module.
+        ModelError: Such parameters where there may be none; parameters without data or that are not floating-point
+            numbers; no trainable parameter at all.
     """
     names = {id(parameter): name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    _refuse(model, names)
     matrices: dict[int, MatrixSite] = {}
     vectors: dict[int, VectorSite] = {}
     unknown: dict[int, str] = {}
@@ -93,7 +102,11 @@ def find_sites(model: nn.Module) -> tuple[list[MatrixSite], list[VectorSite]]:
             else:
                 unknown[id(parameter)] = name
     unknown.update({key: site.name for key, site in matrices.items() if _mixed(site) or key in unknown})
-    if unknown:
+    if others is not None:
+        parameters = dict(model.named_parameters())
+        others += [(name, parameters[name]) for name in unknown.values()]
+        matrices = {key: site for key, site in matrices.items() if key not in unknown}
+    elif unknown:
         shown = ", ".join(sorted(unknown.values())[:5]) + (" ..." if len(unknown) > 5 else "")
         raise ModelError(
             Problem(
@@ -104,6 +117,31 @@ def find_sites(model: nn.Module) -> tuple[list[MatrixSite], list[VectorSite]]:
             )
         )
     return list(matrices.values()), list(vectors.values())
+
+
+def _refuse(model: nn.Module, names: dict[int, str]) -> None:
+    """Say which parameters cannot be perturbed at all."""
+    trained = [(name, parameter) for name, parameter in model.named_parameters() if id(parameter) in names]
+    if not trained:
+        raise ModelError(
+            Problem(
+                "nothing-to-train",
+                type(model).__name__,
+                "no parameter has requires_grad set (or none is left by the method's filters)",
+                "Unfreeze what is to be trained, or change the patterns of `include`.",
+            )
+        )
+    packed = [name for name, each in model.named_parameters() if not each.is_floating_point() and each.ndim > 1]
+    if empty := [name for name, each in trained if each.is_meta] or packed:
+        why = "quantised (packed integers)" if packed else "on the meta device (they have no data)"
+        raise ModelError(
+            Problem(
+                "parameters-without-numbers",
+                ", ".join(empty[:5]) + (" ..." if len(empty) > 5 else ""),
+                f"these parameters are {why}, so there is no number to add a perturbation to",
+                "Load the model in fp32, bf16 or fp16 with its weights; or train an adapter and freeze the rest.",
+            )
+        )
 
 
 def _mixed(site: MatrixSite) -> bool:

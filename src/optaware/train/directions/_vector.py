@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from optaware.train.directions._bank import VectorBank
+from optaware.train.directions._frame import Copies
 from optaware.train.directions._sites import VectorSite
 
-__all__ = ["VectorCopy", "compute_in_fp32"]
+__all__ = ["VectorCopy", "compute_in_fp32", "run_by_probe"]
 
 
 class VectorCopy:
@@ -28,17 +29,24 @@ class VectorCopy:
         self.stored = site.parameter.data
         self.learnt = bank.learnt[0, span].view(site.parameter.shape)
         self.drawn = bank.drawn[0, span].view(site.parameter.shape)
-        self.change = torch.zeros_like(self.stored)
+        self.values: list[Tensor] = []  # of each probe of the coming forward pass
 
-    def put_in(self, value: Tensor) -> None:
-        """Let the module compute with `value`."""
+    def put_in(self, values: list[Tensor]) -> None:
+        """Let the module compute with `values`, one per probe."""
         if self.site.kind == "bias":
-            self.change = (value - self.stored).to(self.stored.dtype)
+            self.values = [(value - self.stored).to(self.stored.dtype) for value in values]
         else:
-            self.site.parameter.data = value if self.site.kind == "module" else value.to(self.stored.dtype)
+            self.values = values
+            self.use(0)
+
+    def use(self, probe: int) -> None:
+        """Let the module compute with the value of one probe."""
+        value = self.values[probe]
+        self.site.parameter.data = value if self.site.kind == "module" else value.to(self.stored.dtype)
 
     def take_out(self) -> None:
         """Let the module compute with the stored weight again."""
+        self.values = []
         if self.site.kind != "bias":
             self.site.parameter.data = self.stored
 
@@ -52,9 +60,38 @@ class VectorCopy:
             return []
 
         def add(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
-            return output.add_(self.change) if is_on() else None
+            if not is_on():
+                return None
+            if len(self.values) == 1:
+                return output.add_(self.values[0])
+            for part, change in zip(output.chunk(len(self.values)), self.values, strict=True):
+                part.add_(change)
+            return output
 
         return [self.site.module.register_forward_hook(add)]
+
+
+def run_by_probe(module: nn.Module, vectors: Sequence[VectorCopy], copies: Copies) -> Callable[[], None]:
+    """Let a module that holds vectors only work on the rows of one probe after the other; returns how to undo that."""
+    bare = module.forward
+
+    def forward(value: Tensor, *args: Any, **options: Any) -> Any:
+        if not copies.on or copies.count == 1:
+            return bare(value, *args, **options)
+        found = []
+        for probe, part in enumerate(copies.split(value)):
+            for vector in vectors:
+                vector.use(probe)
+            found.append(bare(part, *args, **options))
+        return torch.cat(found)
+
+    module.forward = forward
+
+    def undo() -> None:
+        if module.__dict__.get("forward") is forward:
+            del module.__dict__["forward"]
+
+    return undo
 
 
 def compute_in_fp32(module: nn.Module, is_on: Callable[[], bool]) -> list[RemovableHandle]:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from optaware.errors import ModelError, Problem
-from optaware.train._seeds import derive_seed, generator
+from optaware.train import noise
+from optaware.train._seeds import derive_seed
 from optaware.train.directions._bank import MatrixBank, VectorBank, grouped
+from optaware.train.directions._frame import Copies, active_names
 from optaware.train.directions._inputs import trace
 from optaware.train.directions._matrix import MatrixFactors
 from optaware.train.directions._sites import find_sites
-from optaware.train.directions._vector import VectorCopy, compute_in_fp32
+from optaware.train.directions._vector import VectorCopy, compute_in_fp32, run_by_probe
 
 __all__ = ["LowRank"]
 
@@ -37,18 +40,35 @@ class LowRank:
         rank: Rank r of the perturbation of each matrix.
         refresh_every: Steps ν between draws of V.
         seed: The run's seed: V is a function of it, of the parameter's name and of `(step − 1) // refresh_every`.
+        layers: Blocks drawn at random at each step, the only ones that are perturbed; None: all parameters are.
+        precision: How merges into half-precision weights survive rounding; see `Dense`.
+        host_residuals: Keep the residuals (or master copies) of the merges in the host's memory, so that the device
+            holds the factors alone beside the weights; each merge moves them there and back.
 
     Raises:
         ModelError: The model has trainable parameters that no known module applies.
     """
 
-    def __init__(self, model: nn.Module, *, rank: int, refresh_every: int, seed: int) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        rank: int,
+        refresh_every: int,
+        seed: int,
+        layers: int | None = None,
+        precision: Literal["auto", "residual", "stochastic", "master", "none"] = "auto",
+        host_residuals: bool = False,
+    ) -> None:
         matrices, vectors = find_sites(model)
+        self._copies = Copies()
+        self._layers = layers
+        self._active: frozenset[str] | None = None
         self._matrix_banks = [MatrixBank(sites, rank) for sites in grouped(matrices)]
         self._vector_banks = [VectorBank(sites) for sites in grouped(vectors)]
         self._banks: list[MatrixBank | VectorBank] = [*self._matrix_banks, *self._vector_banks]
         self.matrices = [
-            MatrixFactors(site, bank, span)
+            MatrixFactors(site, bank, span, self._copies, "residual" if precision == "auto" else precision)
             for bank in self._matrix_banks
             for site, span in zip(bank.sites, bank.spans, strict=True)
         ]
@@ -57,12 +77,15 @@ class LowRank:
             for bank in self._vector_banks
             for site, span in zip(bank.sites, bank.spans, strict=True)
         ]
+        for matrix in self.matrices:
+            if host_residuals and matrix.residual is not None:
+                matrix.residual = matrix.residual.cpu()
         self._refresh_every = refresh_every
         self._seed = seed
         self._period: int | None = None
+        self._step = 0
         self._drawn: int | None = None
         self._pending = 1.0  # decay that the stored matrices have not had yet
-        self._on = False
         self._parts: list[MatrixFactors | VectorCopy] = [*self.matrices, *self.vectors]
         self._by_name = {part.site.name: part for part in self._parts}
         self._hooks = [hook for part in self._parts for hook in part.attach(self._is_on)]
@@ -70,9 +93,19 @@ class LowRank:
         for site in norms.values():
             if site.parameter.dtype.itemsize < 4:
                 self._hooks += compute_in_fp32(site.module, self._is_on)
+        self._undo = [
+            run_by_probe(site.module, [each for each in self.vectors if each.site.module is site.module], self._copies)
+            for site in norms.values()
+        ]
+        self._batch = all(site.kind != "swap" for site in vectors)
 
     def _is_on(self) -> bool:
-        return self._on
+        return self._copies.on
+
+    @property
+    def supports_batch(self) -> bool:
+        """Whether every trained vector belongs to a module that can be run by probe."""
+        return self._batch
 
     def prepare(self, run: Callable[[], object]) -> None:
         """Let the model run once, unperturbed, to see that every matrix is reached and which ones share an input.
@@ -97,35 +130,51 @@ class LowRank:
             if self._period is not None:
                 self.settle()
             self._draw_right(period)
+        active = active_names([part.site.name for part in self._parts], self._layers, self._seed, step)
+        if active != self._active:
+            self._active, self._drawn = active, None
+        self._step = step
 
     def _draw_right(self, period: int) -> None:
         seed = derive_seed(self._seed, "right factors", period)
-        sources = {matrix.right.device: generator(0, matrix.right.device) for matrix in self.matrices}
         for matrix in self.matrices:
-            matrix.draw_right(seed, sources[matrix.right.device])
+            matrix.draw_right(seed)
         self._period = period
 
     def _draw(self, seed: int) -> None:
         if seed == self._drawn:
             return
         for bank in self._banks:
-            bank.draw(seed)
+            bank.draw(seed, active=self._active)
         self._drawn = seed
 
-    @contextmanager
-    def at(self, seed: int, scale: float) -> Iterator[None]:
+    def at(self, seed: int, scale: float) -> AbstractContextManager[None]:
         """Inside, the model computes with `θ + scale·z(seed)`; no stored weight is written."""
-        self._draw(seed)
+        return self.batched([(seed, scale)])
+
+    @contextmanager
+    def batched(self, probes: Sequence[tuple[int, float]]) -> Iterator[None]:
+        """Inside, rows p·B … (p + 1)·B − 1 of a batch of P·B are computed with `θ + scale_p·z(seed_p)`.
+
+        The products with V are those of one larger batch; each probe has its own left factors.
+        """
         for bank in self._matrix_banks:
-            bank.show(scale)
-        values = [value for bank in self._vector_banks for value in bank.at(scale)]
+            bank.divide(len(probes))
+        values: list[list[Tensor]] = []
+        for index, (seed, scale) in enumerate(probes):
+            self._draw(seed)
+            for bank in self._matrix_banks:
+                bank.show(scale, index)
+            values.append([value for bank in self._vector_banks for value in bank.at(scale)])
         try:
-            for vector, value in zip(self.vectors, values, strict=True):
-                vector.put_in(value)
-            self._on = True
+            self._copies.count = len(probes)
+            self._copies.on = True
+            for index, vector in enumerate(self.vectors):
+                vector.put_in([each[index] for each in values])
             yield
         finally:
-            self._on = False
+            self._copies.on = False
+            self._copies.count = 1
             for vector in self.vectors:
                 vector.take_out()
 
@@ -164,7 +213,9 @@ class LowRank:
     def settle(self) -> None:
         """Merge all that was learnt into the stored weights."""
         for matrix in self.matrices:
-            matrix.merge(self._pending)
+            matrix.merge(
+                self._pending, noise.noise_key(derive_seed(self._seed, "rounding", self._step), matrix.site.name)
+            )
         for vector in self.vectors:
             vector.merge()
         self._pending = 1.0
@@ -180,6 +231,7 @@ class LowRank:
             if matrix.residual is not None:
                 state[f"residual.{matrix.site.name}"] = matrix.residual
         state["pending"] = torch.tensor([self._pending], dtype=torch.float64)
+        state["step"] = torch.tensor([self._step])
         state["period"] = torch.tensor([-1 if self._period is None else self._period])
         return state
 
@@ -195,9 +247,12 @@ class LowRank:
             if matrix.residual is not None:
                 matrix.residual.copy_(state[f"residual.{matrix.site.name}"])
         self._pending = float(state["pending"].item())
+        self._step = int(state["step"].item())
 
     def close(self) -> None:
         """Take the hooks off the model."""
         for hook in self._hooks:
             hook.remove()
-        self._hooks = []
+        for undo in self._undo:
+            undo()
+        self._hooks, self._undo = [], []

@@ -42,7 +42,7 @@ def losses_at(direction: Direction, loss: Callable[[], float], points: Sequence[
     for start in range(0, len(points), most):
         chunk = points[start : start + most]
         if len(chunk) > 1:
-            with direction.batched(chunk):  # type: ignore[attr-defined]
+            with direction.batched(chunk):
                 found += loss.copies(len(chunk))  # type: ignore[attr-defined]
         else:
             seed, scale = chunk[0]

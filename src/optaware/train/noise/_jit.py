@@ -252,9 +252,9 @@ def fill(out: Any, numbers: Any, key: Any, signs: Any) -> None:
 @_compiled
 def show(
     weight: Any, out: Any, start: Any, end: Any, keys: Any, which: Any, scales: Any, signs: Any, mask: Any,
-    mask_key: Any, limit: Any,
+    mask_key: Any, limit: Any, first_row: Any,
 ) -> None:  # fmt: skip
-    """`out[p] = weight + scales[p]·z(keys[which[p]])` for the rows from `start` to `end`."""
+    """`out[p] = weight + scales[p]·z(keys[which[p]])` for the rows `start` … `end`, numbered from `first_row`."""
     columns = weight.shape[1]
     words = np.empty((columns + 31) // 32, np.uint32)
     z, w, total = np.empty(columns, _f), np.empty(columns, _f), np.empty(columns, _f)
@@ -264,8 +264,8 @@ def show(
         for probe in range(len(which)):
             if which[probe] != drawn:
                 drawn = which[probe]
-                _draw(keys[drawn], row, signs, z, words)
-                _mask(mask, mask_key, row, limit, w, z)
+                _draw(keys[drawn], first_row + row, signs, z, words)
+                _mask(mask, mask_key, first_row + row, limit, w, z)
             scale = scales[probe]
             for c in range(columns):
                 total[c] = w[c] + scale * z[c]

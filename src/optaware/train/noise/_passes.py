@@ -141,43 +141,40 @@ def masked(z: Tensor, weight: Tensor, mask: Mask, rows: Tensor | None = None) ->
 
 def show(
     weight: Tensor,
-    out: Sequence[Tensor],
+    out: Tensor,
     probes: Sequence[tuple[int, float]],
     distribution: Distribution,
     mask: Mask = NO_MASK,
     noise: Callable[[int], Tensor] | None = None,
+    first_row: int = 0,
 ) -> None:
     """`out[p] ← weight + scale_p·z(key_p)`, the sum in fp32, rounded to the dtype of the weight; one draw per key.
 
     Args:
         weight: The stored weight; it is only read.
-        out: One contiguous tensor like `weight` per probe; views of one tensor (probes, …) are written by compiled
-            code.
+        out: (probes, *shape of the weight), contiguous.
         probes: Key and scale each; probes of one key next to each other share the draw.
         distribution: Of z.
         mask: What is left in of z.
         noise: z (masked already) by key, where it is kept in memory.
+        first_row: Number of the first row of `weight` in its parameter, when it is only a part of one.
     """
     rows, columns = table(weight.shape)
     if noise is None and compiled(weight):
         keys = list(dict.fromkeys(key for key, _ in probes))
         which = np.array([keys.index(key) for key, _ in probes])
         scales = np.array([scale for _, scale in probes], np.float32)
-        whole = torch.stack(list(out)) if out[0]._base is None else out[0]._base
-        array, target = _array(weight, rows, columns), _array(whole, len(probes) * rows, columns)
+        array, target = _array(weight, rows, columns), _array(out, len(probes) * rows, columns)
         target = target.reshape(len(probes), rows, columns)
         rest = _halves(*keys), which, scales, distribution == "rademacher", mask.kind, _halves(mask.key)[0]
         jit, limit = _jit(), np.float32(mask.limit)
-        _spread(rows, columns, lambda a, b: jit.show(array, target, a, b, *rest, limit))
-        if out[0]._base is None:
-            for each, made in zip(out, whole, strict=True):
-                each.copy_(made)
+        _spread(rows, columns, lambda a, b: jit.show(array, target, a, b, *rest, limit, first_row))
         return
     exact = torch.promote_types(weight.dtype, torch.float32)
     drawn: tuple[int, Tensor] | None = None
     for each, (key, scale) in zip(out, probes, strict=True):
         if drawn is None or drawn[0] != key:
-            drawn = key, _z(key, weight, distribution, mask, noise)
+            drawn = key, _z(key, weight, distribution, mask, noise, first_row)
         # Not add(alpha=…), which may fuse the product and the sum.
         each.copy_(weight.to(exact) + drawn[1].to(exact) * _single(scale, exact))
 
@@ -188,11 +185,21 @@ def _single(value: float, exact: torch.dtype) -> float:
 
 
 def _z(
-    key: int, weight: Tensor, distribution: Distribution, mask: Mask, noise: Callable[[int], Tensor] | None
+    key: int,
+    weight: Tensor,
+    distribution: Distribution,
+    mask: Mask,
+    noise: Callable[[int], Tensor] | None,
+    first_row: int = 0,
 ) -> Tensor:
     if noise is not None:
-        return noise(key)
-    return masked(fill(key, weight.shape, distribution, device=weight.device), weight, mask)
+        rows, _ = table(weight.shape)
+        whole = noise(key)
+        return whole if whole.shape == weight.shape else whole[first_row : first_row + rows]
+    rows, _ = table(weight.shape)
+    numbers = torch.arange(first_row, first_row + rows, device=weight.device)
+    z = fill(key, weight.shape, distribution, rows=numbers).view(weight.shape)
+    return masked(z, weight, mask, numbers)
 
 
 def move(

@@ -154,7 +154,7 @@ class Directions:
         """Inside, the model computes each copy of a batch at a point of its own."""
         with ExitStack() as stack:
             for part in self.parts:
-                stack.enter_context(part.batched(points))  # type: ignore[attr-defined]
+                stack.enter_context(part.batched(points))
             yield
 
 
