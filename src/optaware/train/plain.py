@@ -1,11 +1,11 @@
-"""MeZO as in its paper, as one plain loop: the reference that the faster forms are tested against."""
+"""MeZO and its variants as their papers write them, as one plain loop: what the faster forms are tested against."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from optaware.train.estimators import to_float32
 if TYPE_CHECKING:
     from optaware.models import EncodedExample
 
-__all__ = ["Noise", "PlainMeZO"]
+__all__ = ["Noise", "PlainMeZO", "PlainVariant"]
 
 Noise = Callable[[int, str, nn.Parameter], Tensor]
 """z of one parameter, from the probe's seed, the parameter's name and the parameter (for its shape, dtype, device)."""
@@ -148,3 +148,97 @@ class PlainMeZO:
 
     def close(self) -> None:
         """Nothing to take off the model."""
+
+
+class PlainVariant(PlainMeZO):
+    """The other estimators and updates, written down with dense gradients and moments: for tests, not for training.
+
+    Source: as in `optaware.train.estimators` and `optaware.train.updates`.
+
+    Args:
+        model: Its parameters with `requires_grad` are trained.
+        loss: The objective, with its mean over examples.
+        estimator: `two-point`, `one-sided`, `one-point` or `one-point-residual`.
+        update: `sgd`, `sign`, `momentum` or `adam`.
+        normalise: Divide differences by the standard deviation of the perturbed losses instead of by eps.
+        betas: Decay of the moments.
+        adam_eps: Added to the root of the second moment.
+        clip: Largest size of a coefficient.
+        settings: As for `PlainMeZO`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Loss,
+        *,
+        estimator: str = "two-point",
+        update: str = "sgd",
+        normalise: bool = False,
+        betas: tuple[float, float] = (0.9, 0.999),
+        adam_eps: float = 1e-8,
+        clip: float = math.inf,
+        **settings: Any,
+    ) -> None:
+        super().__init__(model, loss, **settings)
+        self.estimator, self.update, self.normalise = estimator, update, normalise
+        self.betas, self.adam_eps, self.clip = betas, adam_eps, clip
+        self.last: list[float] | None = None
+        self.first = {name: torch.zeros_like(each) for name, each in self.parameters.items()}
+        self.second = {name: torch.zeros_like(each) for name, each in self.parameters.items()}
+        self.count = 0
+
+    def loss_at(self, seed: int, scale: float, parts: Sequence[Sequence[EncodedExample]]) -> float:
+        """Loss at `θ + scale·z(seed)`."""
+        stored = {name: each.data.clone() for name, each in self.parameters.items()}
+        self.perturb(seed, scale)
+        value = self.batch_loss(parts)
+        for name, each in self.parameters.items():
+            each.data.copy_(stored[name])
+        return value
+
+    def estimate(self, seeds: Sequence[int], parts: Sequence[Sequence[EncodedExample]]) -> list[float]:
+        """Coefficient g of each direction."""
+        above = [self.loss_at(seed, self.eps, parts) for seed in seeds]
+        if self.estimator == "two-point":
+            below = [self.loss_at(seed, -self.eps, parts) for seed in seeds]
+            unit = torch.tensor(above + below, dtype=torch.float64).std().item() if self.normalise else self.eps
+            return [(a - b) / (2 * unit) for a, b in zip(above, below, strict=True)]
+        if self.estimator == "one-sided":
+            clean = self.batch_loss(parts)
+            unit = torch.tensor(above, dtype=torch.float64).std().item() if self.normalise else self.eps
+            return [(a - clean) / unit for a in above]
+        if self.estimator == "one-point":
+            return [a / self.eps for a in above]
+        before, self.last = self.last or above, above
+        return [(a - b) / self.eps for a, b in zip(above, before, strict=True)]
+
+    @torch.no_grad()
+    def step(self, step: int, parts: Sequence[Sequence[EncodedExample]]) -> StepResult:
+        """One update, with the gradient estimate written out."""
+        seeds = [derive_seed(self.seed, "probe", step, query) for query in range(self.queries)]
+        coefficients = [to_float32(each) for each in self.estimate(seeds, parts)]
+        clipped = [max(-self.clip, min(self.clip, each)) for each in coefficients]
+        self.count += 1
+        for name, parameter in self.parameters.items():
+            terms = [g * self.noise(seed, name, parameter) for seed, g in zip(seeds, clipped, strict=True)]
+            if parameter.ndim > 1:
+                parameter.data.mul_(1.0 - self.lr * self.weight_decay)
+            parameter.data.sub_(self.lr * self.change(name, torch.stack(terms).mean(0)))
+        return StepResult(None, 0, False, tuple(coefficients))
+
+    def change(self, name: str, gradient: Tensor) -> Tensor:
+        """What the update makes of a gradient estimate."""
+        beta, beta2 = self.betas
+        if self.update == "sign":
+            return gradient.sign()
+        if self.update == "momentum":
+            self.first[name] = beta * self.first[name] + gradient
+            return self.first[name]
+        if self.update == "adam":
+            self.first[name] = beta * self.first[name] + (1 - beta) * gradient
+            self.second[name] = beta2 * self.second[name] + (1 - beta2) * gradient**2
+            first = self.first[name] / (1 - beta**self.count)
+            second = self.second[name] / (1 - beta2**self.count)
+            return first / (second.sqrt() + self.adam_eps)
+        return gradient
