@@ -268,15 +268,25 @@ def test_step_takes_a_closure_as_other_optimizers_do(model: Any, tiny_model_dir:
     assert same(weights(model), weights(other))
 
 
-def test_autocast_around_everything_does_not_keep_old_weights(model: Any) -> None:
+@pytest.mark.parametrize("method", ["fast", "mezo"])
+def test_autocast_around_everything_does_not_keep_old_weights(model: Any, tiny_model_dir: Path, method: str) -> None:
     (ids,) = batches(1)
-    optimizer = ZerothOrder(model, "fast", lr=1e-3, eps=0.1)
-    with torch.autocast("cpu", torch.bfloat16):
-        optimizer.estimate(closure(model, ids))
-    optimizer.step()
-    assert optimizer.probe is not None
-    ((above, below),) = optimizer.probe.losses
-    assert above != below
+
+    def inside() -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return closure(model, ids)()
+
+    found = []
+    for around, run in ((False, inside), (True, closure(model, ids))):
+        optimizer = ZerothOrder(model, method, lr=1e-3, eps=0.1)
+        with torch.autocast("cpu", torch.bfloat16, enabled=around):
+            optimizer.estimate(run)
+        optimizer.step()
+        assert optimizer.probe is not None
+        found.append(optimizer.probe.losses)
+        optimizer.close()
+        model.load_state_dict(AutoModelForCausalLM.from_pretrained(tiny_model_dir).state_dict())
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize(

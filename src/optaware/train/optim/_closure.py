@@ -37,7 +37,7 @@ class Closure:
         Raises:
             InputError: The closure calls `backward`, or gives no number.
         """
-        # A weight that autocast has cast for one point is another weight at the next.
+        # Autocast may keep its cast of a weight; at the next point that is another weight.
         torch.clear_autocast_cache()
         try:
             value = self.run()
