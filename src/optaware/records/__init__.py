@@ -26,11 +26,13 @@ from optaware.records.example import (
     RenderedExample,
     Verdict,
 )
+from optaware.records.fewshot import FewShot
 from optaware.records.fingerprint import FINGERPRINT_VERSION, fingerprint, short_id
 from optaware.records.manifest import Manifest, ManifestComponent, ManifestMetric, ManifestOption
 from optaware.records.methods import (
     FZOO,
     LOZO,
+    ComplementaryPromptTuning,
     Fast,
     FOFull,
     FOLoRA,
@@ -83,6 +85,7 @@ __all__ = [
     "ChatModelRef",
     "ChatReply",
     "ChatRequest",
+    "ComplementaryPromptTuning",
     "Contrast",
     "CorpusSpec",
     "DataRef",
@@ -97,6 +100,7 @@ __all__ = [
     "FOFull",
     "FOLoRA",
     "Fast",
+    "FewShot",
     "GateSpec",
     "GradientHarmonization",
     "Interval",

@@ -10,6 +10,7 @@ from optaware.errors import InputError
 from optaware.records._base import Record
 from optaware.records.episodes import Episodes
 from optaware.records.example import Protocol
+from optaware.records.fewshot import FewShot
 from optaware.records.methods import Method
 from optaware.records.mixture import TaskMixture
 
@@ -56,7 +57,10 @@ def _kind(data: Any) -> Any:
 
 
 RunData = Annotated[
-    Annotated[DataRef, Tag("task")] | Annotated[Episodes, Tag("episodes")] | Annotated[TaskMixture, Tag("mixture")],
+    Annotated[DataRef, Tag("task")]
+    | Annotated[Episodes, Tag("episodes")]
+    | Annotated[TaskMixture, Tag("mixture")]
+    | Annotated[FewShot, Tag("few-shot")],
     Discriminator(_kind),
 ]
 """What a run learns from; `kind` says which form (none: `task`). A method with data of its own kind adds its record

@@ -13,12 +13,14 @@ from pydantic import Field
 from optaware.records.methods._base import Knob, MethodConfig, surface
 from optaware.records.methods.firstorder import FOFull, FOLoRA, ZeroShot
 from optaware.records.methods.gradient_harmonization import GradientHarmonization
+from optaware.records.methods.prompt_tuning import ComplementaryPromptTuning
 from optaware.records.methods.seeded_lora import SeededLoRA
 from optaware.records.methods.zeroth import FZOO, LOZO, Fast, MeZO, MeZOAdam, SparseMeZO, ZerothOrderConfig
 
 __all__ = [
     "FZOO",
     "LOZO",
+    "ComplementaryPromptTuning",
     "FOFull",
     "FOLoRA",
     "Fast",
@@ -36,7 +38,18 @@ __all__ = [
 ]
 
 Method = Annotated[
-    ZeroShot | MeZO | MeZOAdam | LOZO | FZOO | SparseMeZO | Fast | FOFull | FOLoRA | GradientHarmonization | SeededLoRA,
+    ZeroShot
+    | MeZO
+    | MeZOAdam
+    | LOZO
+    | FZOO
+    | SparseMeZO
+    | Fast
+    | FOFull
+    | FOLoRA
+    | GradientHarmonization
+    | SeededLoRA
+    | ComplementaryPromptTuning,
     Field(discriminator="name"),
 ]
 """Any method config; `name` says which."""

@@ -18,7 +18,11 @@ from optaware.train._types import TrainEvent
 
 __all__ = ["HOMES", "MethodRun", "method_run"]
 
-HOMES: dict[str, str] = {"gradient-harmonization": "gradient_harmonization", "seeded-lora": "seeded_lora"}
+HOMES: dict[str, str] = {
+    "complementary-prompt-tuning": "prompt_tuning",
+    "gradient-harmonization": "gradient_harmonization",
+    "seeded-lora": "seeded_lora",
+}
 """Method name -> package below this one."""
 
 
