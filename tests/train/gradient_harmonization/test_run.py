@@ -46,7 +46,7 @@ def spec_of(data_file, steps=6, data=None, **method):
 def bytes_of(folder):
     rows = [json.loads(line) for line in folder.steps.read_text().splitlines()]
     weights = next((folder.path / "weights").glob("*.safetensors")).read_bytes()
-    return [{**row, "step_s": 0} for row in rows], weights, folder.predictions.read_bytes()
+    return [{**row, "step_s": 0} for row in rows], weights, (folder.path / "episodes.jsonl").read_bytes()
 
 
 @pytest.mark.parametrize("method", [{}, {"mode": "sample", "score": "cosine"}, {"aggregator": "pcgrad"}])

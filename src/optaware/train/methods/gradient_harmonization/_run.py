@@ -75,7 +75,7 @@ def run(
     """Meta-train as `spec` says, then test on episodes of classes never seen; see `MethodRun` for the contract.
 
     With validation classes, the weights of the evaluation with the highest validation accuracy are tested (the earlier
-    of equals), else the last ones. The accuracy of each test episode is in `predictions.jsonl`. `RunResult.metrics` has
+    of equals), else the last ones. The accuracy of each test episode is in `episodes.jsonl`. `RunResult.metrics` has
     `5-way-1-shot accuracy` and the like, with `… ci95` (half width over episodes), and means of `FIGURES` over updates.
     With `keep_weights` the chosen weights are in `weights/meta.safetensors`.
     """
@@ -291,7 +291,7 @@ class _MetaRun:
                 {"shots": shots, "episode": index, "accuracy": accuracy, "loss": finite_or_none(loss)}
                 for index, (accuracy, loss) in enumerate(zip(found.accuracies, found.losses, strict=True))
             ]
-        write_jsonl(self.folder.predictions, rows)
+        write_jsonl(self.folder.path / "episodes.jsonl", rows)
         made = progress.step - progress.skipped
         metrics |= {name: finite_or_none(progress.sums[name] / made) if made else None for name in progress.sums}
         main = tests.get(data.shots) or next(iter(tests.values()))
