@@ -216,3 +216,12 @@ def test_the_development_paper():
     assert [item.label for item in card.tables] == ["Table 1", "Table 2"]
     assert "An LLM-Based Rewriter for Training Data Rephrasing" in [s.title for s in card.method_sections]
     assert {"batch size", "learning rates"} <= {item.label for item in card.hyperparameters}
+
+
+def test_braces_that_never_close_cost_little():
+    from optaware.paper._latex import braced
+
+    text = r"\section{a \{ b {c} d} e"
+    assert text[: braced(text, 8) + 1] == r"\section{a \{ b {c} d}"
+    assert braced("{" * 50_000, 0) == -1
+    assert braced("{" + "x" * 2_000 + "}", 0) == -1

@@ -108,7 +108,7 @@ def _latex_captions(text: str) -> Iterator[tuple[Kind, str, Span]]:
         if at is None:
             continue
         counts[kind] += 1
-        close = braced(text, at.end() - 1)
+        close = braced(text, at.end() - 1, 10_000)
         if close > at.end():
             whole = text.find("}", end) + 1
             span = (found.start(), whole) if kind == "algorithm" and whole else (at.end(), close)

@@ -10,6 +10,7 @@ __all__ = ["braced", "load_latex"]
 
 _COMMENT = re.compile(r"(?<!\\)((?:\\\\)*)%[^\n]*")
 _INPUT = re.compile(r"\\(?:input|include|subfile)\s*\{([^{}]+)\}")
+_BRACE = re.compile(r"\\.|[{}]", re.S)
 _MAX_CHARS = 20_000_000
 
 
@@ -71,14 +72,11 @@ def _main(folder: Path, read: Callable[[Path], str]) -> Path:
     )
 
 
-def braced(text: str, at: int) -> int:
-    """The offset of the brace that closes the one at `at`; -1 when none does."""
+def braced(text: str, at: int, limit: int = 1_000) -> int:
+    """The offset of the brace that closes the one at `at`; -1 when none does within `limit` characters."""
     depth = 0
-    for place in range(at, min(len(text), at + 20_000)):
-        char = text[place]
-        if text[place - 1] == "\\" and place:
-            continue
-        depth += (char == "{") - (char == "}")
+    for found in _BRACE.finditer(text, at, at + limit):
+        depth += {"{": 1, "}": -1}.get(found[0], 0)
         if depth == 0:
-            return place
+            return found.start()
     return -1
