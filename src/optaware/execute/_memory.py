@@ -4,7 +4,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["available_bytes", "group_bytes"]
+__all__ = ["available_bytes", "tree_bytes"]
 
 _PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 
@@ -18,18 +18,24 @@ def available_bytes() -> int:
     return 1 << 62
 
 
-def group_bytes(session: int) -> int:
-    """Resident memory of all processes of a session (Linux; elsewhere 0: no guard).
+def tree_bytes(root: int) -> int:
+    """Resident memory of a process and of all that it started, however deep (Linux; elsewhere 0: no guard).
 
     Pages that several of them share are counted once for each, so the sum errs upwards.
     """
-    held = 0
+    children: dict[int, list[int]] = {}
+    held: dict[int, int] = {}
     with suppress(OSError):
         for folder in Path("/proc").iterdir():
             if folder.name.isdigit():
                 with suppress(OSError, ValueError, IndexError):
                     # After the name in brackets: state, parent, group, session, …, resident pages at place 21.
                     fields = (folder / "stat").read_text("utf-8", "replace").rsplit(")", 1)[1].split()
-                    if int(fields[3]) == session:
-                        held += int(fields[21]) * _PAGE
-    return held
+                    children.setdefault(int(fields[1]), []).append(int(folder.name))
+                    held[int(folder.name)] = int(fields[21]) * _PAGE
+    total, left = 0, [root]
+    while left:
+        process = left.pop()
+        total += held.get(process, 0)
+        left += children.get(process, [])
+    return total

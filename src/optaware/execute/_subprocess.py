@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import IO
 
 from optaware.execute._job import Event, Job, Outcome
-from optaware.execute._memory import available_bytes, group_bytes
+from optaware.execute._memory import available_bytes, tree_bytes
 from optaware.execute._worker import GRACE_S, command_line, died, environment, open_log, outcome_of, signal_group, start
 
 __all__ = ["Subprocess"]
@@ -116,7 +116,7 @@ class Subprocess:
                 continue
             if item.job.timeout_s is not None and now - item.began > item.job.timeout_s:
                 item.reason = f"it took longer than {item.job.timeout_s:g} s"
-            elif self._limit is not None and (held := group_bytes(item.process.pid)) > self._limit:
+            elif self._limit is not None and (held := tree_bytes(item.process.pid)) > self._limit:
                 item.reason = (
                     f"it held {held / 1e9:.2f} GB of memory, more than the limit of {self._limit / 1e9:.2f} GB"
                 )
