@@ -80,7 +80,11 @@ class Ray:
         else:
             options["address"] = self._address
         try:
-            ray.init(**options)
+            try:
+                ray.init(**options)
+            except RuntimeError:  # on a busy machine Ray's own services may take longer to start than it waits
+                ray.shutdown()
+                ray.init(**options)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise InputError.of(
                 "ray-unreachable",
