@@ -174,7 +174,7 @@ class Arm:
         ranked = sorted(seen.values(), key=lambda each: -_or_inf(each.loss))[-self.method.candidates :]
         history = History(
             task=self.rows.task.name,
-            description=self.rows.task.description,
+            description=self.rows.description,
             labels=self._labels(),
             manual=self.method.manual_prompt,
             seed=self.spec.seed,

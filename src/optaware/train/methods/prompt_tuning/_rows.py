@@ -27,6 +27,7 @@ class FewShotRows:
         fitness: Rows of each label that candidates are compared on.
         test: Test rows.
         source: Where they came from.
+        description: What the task is, for the proposer: the rows' own definition where they have one.
     """
 
     task: Task
@@ -34,6 +35,7 @@ class FewShotRows:
     fitness: list[EncodedExample]
     test: list[EncodedExample]
     source: DataSource
+    description: str
 
 
 def draw(data: FewShot, seed: int, tokenizer: Any, max_length: int, data_dir: Path | None) -> FewShotRows:
@@ -76,7 +78,14 @@ def draw(data: FewShot, seed: int, tokenizer: Any, max_length: int, data_dir: Pa
     def encoded(rows: list[Example]) -> list[EncodedExample]:
         return encode([task.render(row, style=data.prompt) for row in rows], tokenizer, max_length)
 
-    return FewShotRows(task, encoded(train), encoded(fitness), encoded(test), other.source)
+    return FewShotRows(
+        task, encoded(train), encoded(fitness), encoded(test), other.source, _description(task, order[0])
+    )
+
+
+def _description(task: Task, example: Example) -> str:
+    own = example.fields.get("definition")
+    return own if isinstance(own, str) and own.strip() else task.description
 
 
 def _shuffled(rows: list[Example], seed: int) -> list[Example]:

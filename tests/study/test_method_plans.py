@@ -1,0 +1,123 @@
+"""The plans of the seeds for Seeded LoRA and prompt tuning: they bind as they are, and run whole at toy size."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from optaware._io import read_yaml
+from optaware.cli._app import invoke
+
+STUDIES = Path(__file__).parents[2] / "studies"
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data")
+    (root / "super_ni").mkdir()
+    for name, labels in {"one": ("red", "blue"), "two": ("big", "tiny"), "out": ("a", "b")}.items():
+        rows = [{"id": f"{name}{n}", "input": f"{labels[n % 2]} {n}", "output": [labels[n % 2]]} for n in range(24)]
+        text = json.dumps({"Definition": ["Name it."], "Instances": rows})
+        (root / "super_ni" / f"{name}.json").write_text(text)
+    return root
+
+
+def toy(name: str, tmp_path: Path, model: Path, **changes: Any) -> Path:
+    """The study file of the repository with a tiny model, few rows and few steps in it."""
+    study = read_yaml(STUDIES / f"{name}.yaml")
+    for key in ("plan", "binding"):
+        if key in study:
+            study[key] = str(STUDIES / study[key])
+    study |= {"model": {"name": str(model), "dtype": "fp32"}, "device": "cpu", "seeds": [0, 1], "noise_seeds": [2]}
+    study |= {"scales": {}, "repeat": False, **changes}
+    path = tmp_path / f"{name}.yaml"
+    path.write_text(json.dumps(study))
+    return path
+
+
+def results(store: Path) -> dict[str, Any]:
+    (path,) = store.glob("plans/*/results.json")
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found
+
+
+@pytest.mark.parametrize("name", ["seeded_lora_plan", "prompt_tuning_plan"])
+@pytest.mark.parametrize("scale", ["smoke", "small"])
+def test_the_shipped_study_is_planned(
+    name: str, scale: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["plan", "run", "--study", str(STUDIES / f"{name}.yaml"), "--scale", scale, "--dry-run"]
+    assert invoke([*command, "--store", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    wanted = {
+        "seeded_lora_plan": ("seed_fraction=0.05", "seed_fraction=0.2", "merge=learned", "merge=validation"),
+        "prompt_tuning_plan": ("llm=smollm2-135m-instruct", "proposer=evolutionary", "proposer=bayesian"),
+    }
+    for change in wanted[name]:
+        assert change in said
+
+
+def test_the_plan_of_seeded_lora_runs_whole(tmp_path: Path, data_dir: Path, tiny_model_dir: Path) -> None:
+    study = toy(
+        "seeded_lora_plan",
+        tmp_path,
+        tiny_model_dir,
+        data={
+            "kind": "mixture",
+            "tasks": ["super_ni/one", "super_ni/two"],
+            "held_out": ["super_ni/out"],
+            "train": 8,
+            "dev": 4,
+            "test": 6,
+        },
+        baseline={"seed_steps": 2, "lr": 1e-2, "rank": 2, "ineffective": 1, "weight_steps": 2},
+        schedule={"steps": 2, "batch_size": 4, "max_length": 48},
+    )
+    store = tmp_path / "store"
+    command = ["plan", "run", "--study", str(study), "--executor", "in-process", "--store", str(store)]
+    assert invoke([*command, "--data-dir", str(data_dir)]) == 0
+    text = json.dumps(results(store))
+    for metric in ("zero-shot accuracy", "mean task accuracy", "interference", "robustness"):
+        assert metric in text
+    # A seed adapter, two experts and an ineffective one for three fractions; merging trains nothing more.
+    assert len(list((store / "experts").iterdir())) == 4 * (2 * 3 + 1)
+
+
+def test_the_plan_of_prompt_tuning_runs_whole(tmp_path: Path, data_dir: Path, tiny_model_dir: Path) -> None:
+    scripts = []
+    for name in ("large", "small"):
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text(json.dumps({"text": f"1. say {name}\n2. look at it"}) + "\n")
+        scripts.append(str(path))
+    binding = read_yaml(STUDIES / "prompt_tuning_binding.yaml")
+    binding["baseline"]["llm"] = scripts[0]
+    binding["entries"][0]["arms"][1]["changes"]["llm"] = scripts[1]
+    binding["plan"]["source"] = str(STUDIES / "prompt_tuning_plan.jsonl")
+    edited = tmp_path / "binding.yaml"
+    edited.write_text(json.dumps(binding))
+    study = toy(
+        "prompt_tuning_plan",
+        tmp_path,
+        tiny_model_dir,
+        binding=str(edited),
+        data={"kind": "few-shot", "task": "super_ni/one", "per_class": 2, "fitness_per_class": 2, "test": 6},
+        baseline={
+            "llm": scripts[0],
+            "llm_provider": "scripted",
+            "rounds": 1,
+            "round_steps": 2,
+            "search_asks": 1,
+            "candidates": 1,
+            "virtual_tokens": 3,
+            "subspace": 2,
+        },
+        schedule={"steps": 8, "batch_size": 4, "max_length": 48},
+    )
+    store = tmp_path / "store"
+    command = ["plan", "run", "--study", str(study), "--executor", "in-process", "--store", str(store)]
+    assert invoke([*command, "--data-dir", str(data_dir)]) == 0
+    assert '"loss"' in json.dumps(results(store))
+    assert len(list((store / "runs").glob("*/DONE"))) == 4 * 2 + 1
