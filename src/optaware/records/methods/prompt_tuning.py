@@ -113,6 +113,11 @@ class ComplementaryPromptTuning(MethodConfig):
         int, Knob("dimension of the searched subspace", ("intrinsic dimension", "d")), Field(ge=1, le=50)
     ] = 10
 
+    @property
+    def forwards_per_step(self) -> float:
+        """Forward passes of a batch per step of the schedule: all arms spend the budget of gradient steps."""
+        return 3.0
+
     @model_validator(mode="after")
     def _consistent(self) -> ComplementaryPromptTuning:
         faults = []
