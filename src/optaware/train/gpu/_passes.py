@@ -186,12 +186,12 @@ def gather_left(
 
 @triton.jit
 def coefficients(
-    losses: Any, schedule: Any, found: Any, amounts: Any, queries: Any, CLIP: tl.constexpr, BLOCK: tl.constexpr
+    losses: Any, schedule: Any, found: Any, amounts: Any, decay: Any, queries: Any, CLIP: tl.constexpr, BLOCK: tl.constexpr
 ):  # fmt: skip
     """`g_q = (L_q⁺ − L_q⁻) / (2·eps)`, `amounts[q] = −lr·g_q / n`, n the queries whose losses were finite.
 
-    `schedule` holds lr, eps and the limit of abs(g) in fp64. A query with a loss that is not finite gets the coefficient
-    NaN and the amount 0.
+    `schedule` holds lr, eps, the limit of abs(g) and the decay factor in fp64. A query with a loss that is not finite gets
+    the coefficient NaN and the amount 0; without a finite query `decay` becomes 1, so that nothing changes.
     """
     at = tl.arange(0, BLOCK)
     mask = at < queries
@@ -207,4 +207,5 @@ def coefficients(
     usable = tl.sum(finite.to(tl.int32), 0)
     tl.store(found + at, tl.where(finite, g, float("nan")), mask=mask)
     share = -rate * g.to(tl.float64) / tl.maximum(usable, 1).to(tl.float64)
+    tl.store(decay, tl.where(usable > 0, tl.load(schedule + 3), 1.0).to(tl.float32))
     tl.store(amounts + at, tl.where(finite, share, 0.0).to(tl.float32), mask=mask)
