@@ -1,9 +1,7 @@
 """Triton kernels for what lies between the matrix products of a Llama-like block, with rows of both signs in one batch."""
 
-# ruff: noqa: N803
+# mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator"
 from __future__ import annotations
-
-from typing import Any
 
 import triton
 import triton.language as tl
@@ -13,7 +11,7 @@ __all__ = ["add_norm", "attend", "gate"]
 
 @triton.jit
 def add_norm(
-    hidden: Any, change: Any, scale: Any, out: Any, rows: Any, other_sign: Any, epsilon: Any,
+    hidden, change, scale, out, rows, other_sign, epsilon,
     WIDTH: tl.constexpr, ADD: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """`hidden += change` (if ADD), `out = hidden / rms(hidden) · scale`, one row a program.
@@ -38,9 +36,10 @@ def add_norm(
 
 @triton.jit
 def gate(
-    gates: Any, ups: Any, inner: Any, left: Any, rows: Any, width: Any, gate_stride: Any, up_stride: Any,
-    inner_stride: Any, left_stride: Any, left_sign: Any, gate_left: Any, up_left: Any,
+    gates, ups, inner, left, rows, width, gate_stride, up_stride,
+    inner_stride, left_stride, left_sign, gate_left, up_left,
     RANK: tl.constexpr, RANK_BLOCK: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
     """`gates ← silu(gates) · ups`, in place, after adding to both their side products if RANK > 0.
 
@@ -63,14 +62,18 @@ def gate(
         those = (r < RANK)[:, None] & (n < width)[None, :]
         products = inner + row[:, None] * inner_stride + r[None, :]
         factors = left + sign * left_sign + r[:, None] * left_stride + n[None, :]
-        g = tl.dot(tl.load(products, mask=some, other=0.0), tl.load(factors + gate_left, mask=those, other=0.0), g)
-        u = tl.dot(tl.load(products + RANK, mask=some, other=0.0), tl.load(factors + up_left, mask=those, other=0.0), u)
+        gate_inner = tl.load(products, mask=some, other=0.0)
+        up_inner = tl.load(products + RANK, mask=some, other=0.0)
+        gate_factor = tl.load(factors + gate_left, mask=those, other=0.0)
+        up_factor = tl.load(factors + up_left, mask=those, other=0.0)
+        g = tl.dot(gate_inner, gate_factor, g, input_precision=PRECISION)
+        u = tl.dot(up_inner, up_factor, u, input_precision=PRECISION)
     tl.store(gate_place, (g * tl.sigmoid(g) * u).to(gates.dtype.element_ty), mask=mask)
 
 
 @triton.jit
 def attend(
-    qkv: Any, cosine: Any, sine: Any, segments: Any, out: Any, length: Any, examples: Any, kept: Any, scaling: Any,
+    qkv, cosine, sine, segments, out, length, examples, kept, scaling,
     HEADS: tl.constexpr, KV_HEADS: tl.constexpr, SIZE: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
@@ -110,14 +113,14 @@ def attend(
     for start in range(0, last, BLOCK_N):
         n = start + tl.arange(0, BLOCK_N)
         inside = n < length
-        table = (turn + n)[:, None] * HALF + half[None, :]
-        c = tl.load(cosine + table, mask=inside[:, None], other=0.0)
-        s = tl.load(sine + table, mask=inside[:, None], other=0.0)
-        place = base + n[:, None] * WIDTH + (HEADS + kv_head) * SIZE + half[None, :]
-        a = tl.load(place, mask=inside[:, None], other=0.0).to(tl.float32)
-        b = tl.load(place + HALF, mask=inside[:, None], other=0.0).to(tl.float32)
-        k_low = (a * c - b * s).to(qkv.dtype.element_ty)
-        k_high = (b * c + a * s).to(qkv.dtype.element_ty)
+        key_table = (turn + n)[:, None] * HALF + half[None, :]
+        key_c = tl.load(cosine + key_table, mask=inside[:, None], other=0.0)
+        key_s = tl.load(sine + key_table, mask=inside[:, None], other=0.0)
+        key_place = base + n[:, None] * WIDTH + (HEADS + kv_head) * SIZE + half[None, :]
+        key_a = tl.load(key_place, mask=inside[:, None], other=0.0).to(tl.float32)
+        key_b = tl.load(key_place + HALF, mask=inside[:, None], other=0.0).to(tl.float32)
+        k_low = (key_a * key_c - key_b * key_s).to(qkv.dtype.element_ty)
+        k_high = (key_b * key_c + key_a * key_s).to(qkv.dtype.element_ty)
         scores = tl.dot(q_low, tl.trans(k_low), input_precision=PRECISION)
         scores = tl.dot(q_high, tl.trans(k_high), scores, input_precision=PRECISION)
         theirs = tl.load(segments + turn + n, mask=inside, other=-2)

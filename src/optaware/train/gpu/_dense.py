@@ -64,7 +64,9 @@ class Dense:
         widest = max(each.shape[1] for each in self.matrices.values())
         self._numbers = max(scratch_bytes // self.dtype.itemsize // 2, 8 * widest)
         self.scratch = torch.empty(2 * self._numbers, dtype=self.dtype, device=self.device)
-        parts = [Part(self.site[name], (0, each.shape[0]), *([each.shape[1]] * 2)) for name, each in self.matrices.items()]
+        parts = [
+            Part(self.site[name], (0, each.shape[0]), *([each.shape[1]] * 2)) for name, each in self.matrices.items()
+        ]
         self.all_tiles = self._tiles(parts)
         self._plans: dict[tuple[str, ...], list[tuple[Tiles, int, int]]] = {}
 
@@ -103,14 +105,16 @@ class Dense:
         """Nothing: a dense perturbation has no side products."""
         return None
 
-    def project(self, names: tuple[str, ...], value: Tensor, inner: Tensor | None, out: Tensor, side: bool = True) -> None:
+    def project(
+        self, names: tuple[str, ...], value: Tensor, inner: Tensor | None, out: Tensor, side: bool = True
+    ) -> None:
         """`out[s] = value[s] · W_sᵀ` for the stacked matrices `names`, s the sign; value (2, M, n), out (2, M, m)."""
         for tiles, first, end in self._plan(names):
             columns = value.shape[2]
             both = self.scratch[: 2 * (end - first) * columns].view(2, end - first, columns)
             show[(tiles.count,)](
-                tiles.table, self.sites, self.frame.keys, self.frame.query, self.frame.eps, both, both.stride(0),
-                SITES=self.frame.sites, SOURCE=self.source, BLOCK=tiles.block, TURNS=tiles.turns,
+                tiles.table, self.sites, self.frame.keys, self.frame.query, self.frame.eps, both, both.stride(0), columns,
+                SITES=self.frame.sites, SOURCE=self.source, ALIGN=tiles.align, BLOCK=tiles.block, TURNS=tiles.turns,
             )  # fmt: skip
             torch.bmm(value, both.transpose(1, 2), out=out[:, :, first:end])
 
@@ -136,8 +140,8 @@ class Dense:
         columns = value.shape[2]
         both = self.scratch[: 2 * (end - first) * columns].view(2, end - first, columns)
         show[(tiles.count,)](
-            tiles.table, self.sites, self.frame.keys, self.frame.query, self.frame.eps, both, both.stride(0),
-            SITES=self.frame.sites, SOURCE=self.source, BLOCK=tiles.block, TURNS=tiles.turns,
+            tiles.table, self.sites, self.frame.keys, self.frame.query, self.frame.eps, both, both.stride(0), columns,
+            SITES=self.frame.sites, SOURCE=self.source, ALIGN=tiles.align, BLOCK=tiles.block, TURNS=tiles.turns,
         )  # fmt: skip
         return torch.bmm(value, both.transpose(1, 2))
 
@@ -146,7 +150,7 @@ class Dense:
         move[(self.all_tiles.count,)](
             self.all_tiles.table, self.sites, self.frame.keys, self.frame.amounts, self.frame.decay, self.rests, queries,
             SITES=self.frame.sites, SOURCE=self.source, ROUNDING=ROUNDINGS[self.rounding],
-            BLOCK=self.all_tiles.block, TURNS=self.all_tiles.turns,
+            ALIGN=self.all_tiles.align, BLOCK=self.all_tiles.block, TURNS=self.all_tiles.turns,
         )  # fmt: skip
         self.vectors.move(queries)
 

@@ -17,7 +17,6 @@ from optaware.train.gpu._vectors import Vectors
 __all__ = ["Forward", "Perturbed"]
 
 
-
 class Perturbed(Protocol):
     """Weights with both signs of a perturbation, as the forward pass uses them."""
 
@@ -32,7 +31,9 @@ class Perturbed(Protocol):
         """Inner products of an input with the right factors of all of `names`."""
         ...
 
-    def project(self, names: tuple[str, ...], value: Tensor, inner: Tensor | None, out: Tensor, side: bool = True) -> None:
+    def project(
+        self, names: tuple[str, ...], value: Tensor, inner: Tensor | None, out: Tensor, side: bool = True
+    ) -> None:
         """`out[s] = value[s]·W_sᵀ`; without `side` the side products are left to the caller."""
         ...
 
@@ -68,7 +69,9 @@ class Forward:
         hidden = self.weights.rows(decoder.embedding, batch.ids.reshape(-1))
         width = hidden.shape[2]
         dummy = torch.empty(1, dtype=torch.float32, device=hidden.device)
-        cosine, sine = (each[..., : decoder.head_size // 2].contiguous() for each in decoder.rotary(dummy, batch.positions))
+        cosine, sine = (
+            each[..., : decoder.head_size // 2].contiguous() for each in decoder.rotary(dummy, batch.positions)
+        )
         change: Tensor | None = None
         kept = length
         for at, block in enumerate(decoder.blocks):
@@ -76,14 +79,18 @@ class Forward:
                 kept = batch.keep
             attended = self._attention(block, hidden, change, (cosine, sine), batch, kept)
             if kept != length:
-                hidden = hidden.view(2, rows, length, width)[:, :, length - kept :].reshape(2, rows * kept, width)
+                hidden = (
+                    hidden.view(2, rows, length, width)[:, :, length - kept :]
+                    .reshape(2, rows * kept, width)
+                    .contiguous()
+                )
             change = torch.empty_like(hidden)
             names = (block.out,)
             self.weights.project(names, attended, self.weights.inner(names, attended), change)
             del attended
             change = self._gated(block, hidden, change)
         if kept != batch.keep:  # no layer at all
-            hidden = hidden.view(2, rows, length, width)[:, :, length - batch.keep :].reshape(2, -1, width)
+            hidden = hidden.view(2, rows, length, width)[:, :, length - batch.keep :].reshape(2, -1, width).contiguous()
         last = self._norm(decoder.norm, hidden, change)
         return self._losses(last.view(2, rows, batch.keep, width), batch)
 
@@ -180,5 +187,3 @@ class Forward:
         if total is None:
             raise ValueError("a vocabulary of no tokens")
         return total
-
-

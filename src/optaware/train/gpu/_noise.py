@@ -1,8 +1,7 @@
 """The Triton twin of `optaware.train.noise`: the same integer words, and Gaussian pairs equal to the definition's to rounding."""
 
+# mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator"
 from __future__ import annotations
-
-from typing import Any
 
 import triton
 import triton.language as tl
@@ -14,7 +13,7 @@ __all__ = ["gaussian_pair", "row_key", "site_key", "words"]
 
 
 @triton.jit
-def words(counters: Any, first: Any, second: Any) -> Any:
+def words(counters, first, second):
     """One 32-bit word per counter, a function of a 64-bit key in two halves."""
     x = counters.to(tl.uint32) + first
     x = (x ^ (x >> 16)) * 0x7FEB352D
@@ -23,21 +22,21 @@ def words(counters: Any, first: Any, second: Any) -> Any:
 
 
 @triton.jit
-def site_key(keys: Any, site: Any) -> Any:
+def site_key(keys, site):
     """The two halves of a parameter's key; `keys` is a table of 32-bit halves on the device, two per parameter."""
     at = keys + site * 2
     return tl.load(at).to(tl.uint32, bitcast=True), tl.load(at + 1).to(tl.uint32, bitcast=True)
 
 
 @triton.jit
-def row_key(row: Any, first: Any, second: Any) -> Any:
+def row_key(row, first, second):
     """The two halves of the key of one row of a parameter."""
     counter = row.to(tl.uint32) * 2
     return words(counter, first, second), words(counter + 1, first, second)
 
 
 @triton.jit
-def gaussian_pair(word: Any) -> Any:
+def gaussian_pair(word):
     """Two standard normal numbers from each word; see `noise/_reference.py: pairs`."""
     odd = ((word & 0xFFFF) << 1) | 1
     bits = odd.to(tl.float32).to(tl.int32, bitcast=True)

@@ -5,10 +5,8 @@ and scales from the device, so that a captured graph can be replayed with other 
 is drawn in pairs: counter c gives columns c and c + ⌈n/2⌉.
 """
 
-# ruff: noqa: N803
+# mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator"
 from __future__ import annotations
-
-from typing import Any
 
 import triton
 import triton.language as tl
@@ -20,24 +18,26 @@ __all__ = ["coefficients", "gather_left", "gather_rows", "move", "show"]
 
 @triton.jit
 def show(
-    tiles: Any, sites: Any, keys: Any, query: Any, scale: Any, out: Any, other_sign: Any,
-    SITES: tl.constexpr, SOURCE: tl.constexpr, BLOCK: tl.constexpr, TURNS: tl.constexpr,
+    tiles, sites, keys, query, scale, out, other_sign, out_stride,
+    SITES: tl.constexpr, SOURCE: tl.constexpr, ALIGN: tl.constexpr, BLOCK: tl.constexpr, TURNS: tl.constexpr,
 ):  # fmt: skip
     """`out = w + scale·z` and, `other_sign` numbers further on, `w − scale·z`, with one draw of z for both.
 
-    A tile names a parameter, its first row, its first counter, and where its first row is written; rows are written as far
-    apart as they are read.
+    A tile names a parameter, its first row, its first counter, and where its first row is written; rows are written
+    `out_stride` numbers apart.
     """
     tile = tiles + tl.program_id(0).to(tl.int64) * 4
     site = tl.load(tile)
     first_row = tl.load(tile + 1)
-    start = tl.load(tile + 2)
-    target = tl.load(tile + 3).to(tl.int64)
-    base = tl.load(sites + site * 4).to(tl.pointer_type(SOURCE))
+    start = tl.multiple_of(tl.load(tile + 2), ALIGN)
+    target = tl.multiple_of(tl.load(tile + 3).to(tl.int64), ALIGN)
+    base = tl.multiple_of(tl.load(sites + site * 4).to(tl.pointer_type(SOURCE)), 16)
     height = tl.load(sites + site * 4 + 1).to(tl.int32)
     width = tl.load(sites + site * 4 + 2).to(tl.int32)
-    stride = tl.load(sites + site * 4 + 3)
-    half = (width + 1) // 2
+    stride = tl.multiple_of(tl.load(sites + site * 4 + 3), ALIGN)
+    if ALIGN == 16:
+        width = width // 32 * 32
+    half = (width + 1) // (2 * ALIGN) * ALIGN
     first, second = site_key(keys, tl.load(query) * SITES + site)
     amount = tl.load(scale).to(tl.float32)
     counter = start + tl.arange(0, BLOCK)
@@ -46,7 +46,7 @@ def show(
         here = (counter < half) & (row < height)
         there = here & (counter + half < width)
         source = base + row * stride + counter
-        place = out + target + turn * stride + counter
+        place = out + target + turn * out_stride + counter
         one = tl.load(source, mask=here, other=0.0).to(tl.float32)
         two = tl.load(source + half, mask=there, other=0.0).to(tl.float32)
         low, high = row_key(row, first, second)
@@ -60,7 +60,7 @@ def show(
 
 
 @triton.jit
-def _cut(value: Any, noise: Any):
+def _cut(value, noise):
     """bf16 from fp32 by adding 16 random bits below those that are kept and cutting: exact on average."""
     bits = value.to(tl.int32, bitcast=True) + noise.to(tl.int32)
     return (bits & -65536).to(tl.float32, bitcast=True)
@@ -68,8 +68,9 @@ def _cut(value: Any, noise: Any):
 
 @triton.jit
 def move(
-    tiles: Any, sites: Any, keys: Any, amounts: Any, decay: Any, residuals: Any, queries: Any,
-    SITES: tl.constexpr, SOURCE: tl.constexpr, ROUNDING: tl.constexpr, BLOCK: tl.constexpr, TURNS: tl.constexpr,
+    tiles, sites, keys, amounts, decay, residuals, queries,
+    SITES: tl.constexpr, SOURCE: tl.constexpr, ROUNDING: tl.constexpr, ALIGN: tl.constexpr,
+    BLOCK: tl.constexpr, TURNS: tl.constexpr,
 ):  # fmt: skip
     """`w ← decay·w + Σ_q amounts[q]·z_q` in fp32, with one rounding at the end.
 
@@ -79,15 +80,17 @@ def move(
     tile = tiles + tl.program_id(0).to(tl.int64) * 4
     site = tl.load(tile)
     first_row = tl.load(tile + 1)
-    start = tl.load(tile + 2)
-    base = tl.load(sites + site * 4).to(tl.pointer_type(SOURCE))
+    start = tl.multiple_of(tl.load(tile + 2), ALIGN)
+    base = tl.multiple_of(tl.load(sites + site * 4).to(tl.pointer_type(SOURCE)), 16)
     rest = base
     if ROUNDING == 2:
-        rest = tl.load(residuals + site).to(tl.pointer_type(SOURCE))
+        rest = tl.multiple_of(tl.load(residuals + site).to(tl.pointer_type(SOURCE)), 16)
     height = tl.load(sites + site * 4 + 1).to(tl.int32)
     width = tl.load(sites + site * 4 + 2).to(tl.int32)
-    stride = tl.load(sites + site * 4 + 3)
-    half = (width + 1) // 2
+    stride = tl.multiple_of(tl.load(sites + site * 4 + 3), ALIGN)
+    if ALIGN == 16:
+        width = width // 32 * 32
+    half = (width + 1) // (2 * ALIGN) * ALIGN
     factor = tl.load(decay).to(tl.float32)
     counter = start + tl.arange(0, BLOCK)
     for turn in tl.static_range(TURNS):
@@ -131,7 +134,7 @@ def move(
 
 @triton.jit
 def gather_rows(
-    source: Any, ids: Any, keys: Any, query: Any, scale: Any, out: Any, count: Any,
+    source, ids, keys, query, scale, out, count,
     SITE: tl.constexpr, SITES: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Rows `ids` of a matrix, both signs: `out[0, i] = w[ids[i]] + scale·z[ids[i]]`, `out[1, i]` with minus."""
@@ -160,7 +163,7 @@ def gather_rows(
 
 @triton.jit
 def gather_left(
-    learnt: Any, ids: Any, keys: Any, query: Any, scale: Any, out: Any, count: Any, height: Any, stride: Any,
+    learnt, ids, keys, query, scale, out, count, height, stride,
     SITE: tl.constexpr, SITES: tl.constexpr, RANK: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Rows `ids` of a left factor, both signs: `out[0, i, j] = A[j, ids[i]] + scale·U[j, ids[i]]`, `out[1]` with minus.
@@ -186,7 +189,7 @@ def gather_left(
 
 @triton.jit
 def coefficients(
-    losses: Any, schedule: Any, found: Any, amounts: Any, decay: Any, queries: Any, CLIP: tl.constexpr, BLOCK: tl.constexpr
+    losses, schedule, found, amounts, decay, queries, CLIP: tl.constexpr, BLOCK: tl.constexpr
 ):  # fmt: skip
     """`g_q = (L_q⁺ − L_q⁻) / (2·eps)`, `amounts[q] = −lr·g_q / n`, n the queries whose losses were finite.
 

@@ -129,6 +129,8 @@ def _collect(core: Any, config: Any, parameters: dict[str, nn.Parameter], names:
     head_size = base.layers[0].self_attn.head_dim
     if head_size & (head_size - 1):
         raise NotSupported(f"its heads have {head_size} numbers, which is no power of two")
+    if head_size < 32 and base.norm.weight.is_cuda:
+        raise NotSupported(f"its heads have {head_size} numbers; the attention kernel takes 32 or more")
     if len(epsilons) != 1 or len(scalings) != 1:
         raise NotSupported("its layers differ in their norms or in their attention")
     rotary = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")

@@ -53,7 +53,7 @@ class Vectors:
         """Draw and add both signs."""
         show[(self.tiles.count,)](
             self.tiles.table, self.sites, self.frame.keys, self.frame.query, self.frame.eps, self.shown,
-            self.shown.stride(0), SITES=self.frame.sites, SOURCE=tl.float32, BLOCK=self.tiles.block, TURNS=1,
+            self.shown.stride(0), self.shown.stride(0), SITES=self.frame.sites, SOURCE=tl.float32, ALIGN=self.tiles.align, BLOCK=self.tiles.block, TURNS=1,
         )  # fmt: skip
 
     def at(self, name: str) -> Tensor:
@@ -64,7 +64,7 @@ class Vectors:
         """`v ← v + Σ amounts·z`."""
         move[(self.tiles.count,)](
             self.tiles.table, self.sites, self.frame.keys, self.frame.amounts, self.frame.one, self.sites, queries,
-            SITES=self.frame.sites, SOURCE=tl.float32, ROUNDING=0, BLOCK=self.tiles.block, TURNS=1,
+            SITES=self.frame.sites, SOURCE=tl.float32, ROUNDING=0, ALIGN=self.tiles.align, BLOCK=self.tiles.block, TURNS=1,
         )  # fmt: skip
 
     def settle(self) -> None:

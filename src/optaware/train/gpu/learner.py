@@ -1,0 +1,257 @@
+"""Two-point descent whose whole step runs on the GPU: both signs in one batch, captured as CUDA graphs."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from optaware.train._types import StepResult
+from optaware.train.gpu._batch import Batch, Shape, fill, make_batch, shape_of
+from optaware.train.gpu._dense import Dense
+from optaware.train.gpu._forward import Forward
+from optaware.train.gpu._frame import Frame
+from optaware.train.gpu._lowrank import LowRankSides
+from optaware.train.gpu._reading import read_decoder
+from optaware.train.noise import noise_key
+from optaware.train.schedules import Settings
+from optaware.train.zeroth import probe_seeds
+
+if TYPE_CHECKING:
+    from optaware.models import EncodedExample
+
+__all__ = ["FusedLearner"]
+
+_MOST_GRAPHS = 32
+
+
+class FusedLearner:
+    """`θ ← (1 − lr·wd)·θ − lr·mean_j g_j·z_j`, `g_j = (L(θ + eps·z_j) − L(θ − eps·z_j)) / (2·eps)`, all on the device.
+
+    Both signs go through one forward pass of twice the rows (`_forward.py`); losses, coefficients, the check for values
+    that are not finite and the update stay on the device, and the host reads three numbers a query when the step is
+    over. For each shape of batch the step is captured as a CUDA graph; seeds, scales and tokens lie at fixed addresses
+    that each step fills. Weights are written by the update alone.
+
+    Noise is that of `optaware.train.noise`, so steps equal those of the other engines to rounding.
+
+    Args:
+        model: A Llama-like causal language model of Hugging Face, all of it trained, on one device.
+        objective: "options" or "language-model".
+        direction: "gaussian" or "low-rank".
+        settings: Learning rate, perturbation scale and queries by step.
+        queries: Most queries of a step.
+        rank: Of a low-rank perturbation.
+        refresh_every: Steps between its right factors.
+        weight_decay: Decay per unit of learning rate, on matrices.
+        clip: Largest size of a coefficient; None: any.
+        rounding: "stochastic" (no memory), "residual" (2 bytes a weight) or "none".
+        seed: The run's seed.
+        graphs: Whether to capture CUDA graphs; by default on CUDA devices.
+
+    Raises:
+        NotSupported: The model is not one that `_reading.py` knows.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        objective: Literal["options", "language-model"],
+        *,
+        direction: Literal["gaussian", "low-rank"],
+        settings: Callable[[int], Settings],
+        queries: int = 1,
+        rank: int = 8,
+        refresh_every: int = 10,
+        weight_decay: float = 0.0,
+        clip: float | None = None,
+        rounding: str = "stochastic",
+        seed: int = 0,
+        graphs: bool | None = None,
+        **options: Any,
+    ) -> None:
+        decoder = read_decoder(model)
+        device = next(iter(decoder.parameters.values())).device
+        self.model, self.objective, self.seed = model, objective, seed
+        self.queries, self.weight_decay, self.clip = queries, weight_decay, clip
+        self.window = decoder.window
+        self._settings = settings
+        self.frame = Frame(list(decoder.parameters), queries, clip is not None, device)
+        self.weights_of: Dense | LowRankSides
+        if direction == "gaussian":
+            self.weights_of = Dense(decoder, self.frame, rounding, **options)
+        else:
+            self.weights_of = LowRankSides(
+                decoder, self.frame, rank=rank, refresh_every=refresh_every, seed=seed, rounding=rounding
+            )
+        self._forward = Forward(decoder, self.weights_of)
+        self.device = device
+        self.graphs = device.type == "cuda" if graphs is None else graphs
+        self._batches: dict[Shape, Batch] = {}
+        self._probes: dict[Shape, Any] = {}
+        self._updates: dict[int, Any] = {}
+        self._pool: Any = None
+        self._ready: tuple[int, Tensor] | None = None
+        self._stream = torch.cuda.Stream(device) if self.graphs else None
+
+    # -- one step ------------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def step(self, step: int, parts: Sequence[Sequence[EncodedExample]]) -> StepResult:
+        """Probe and move; a step without a finite probe moves nothing. The host waits once, at the end."""
+        now = self._settings(step)
+        with self._on_stream():
+            self._begin(step, now)
+            size = sum(len(part) for part in parts)
+            for query in range(now.queries):
+                self.frame.query.fill_(query)
+                for part in parts:
+                    self._probe(part, len(part) / size)
+            self._update(now.queries)
+            self._ready = self._keys(step + 1)  # drawn up while the device works
+            found = self.frame.results.tolist()
+        losses = [value for value in found[: 2 * now.queries] if math.isfinite(value)]
+        coefficients = tuple(found[2 * self.queries : 2 * self.queries + now.queries])
+        moved = any(map(math.isfinite, coefficients))
+        self._decayed(moved, now.lr)
+        mean = sum(losses) / len(losses) if losses else None
+        return StepResult(mean, 2 * now.queries, not moved, coefficients, kept=coefficients, lr=now.lr)
+
+    @torch.no_grad()
+    def repeat(self, step: int, kept: Sequence[float]) -> StepResult:
+        """Make an update again from its coefficients, without evaluating a loss."""
+        now = self._settings(step)
+        with self._on_stream():
+            self._begin(step, now)
+            usable = [value for value in kept if math.isfinite(value)]
+            share = [-now.lr * g / len(usable) if math.isfinite(g) else 0.0 for g in kept]
+            self.frame.amounts[: len(share)].copy_(torch.tensor(share))
+            self.frame.decay.fill_(1.0 - now.lr * self.weight_decay if usable else 1.0)
+            self.weights_of.move(len(kept))
+            self._decayed(bool(usable), now.lr)
+        return StepResult(None, 2 * now.queries, not usable, tuple(kept), kept=tuple(kept), lr=now.lr)
+
+    @torch.no_grad()
+    def probe_losses(self, step: int, parts: Sequence[Sequence[EncodedExample]]) -> list[float]:
+        """Both losses of each query of a step, at the weights as they are; nothing is moved."""
+        now = self._settings(step)
+        with self._on_stream():
+            self._begin(step, now)
+            size = sum(len(part) for part in parts)
+            for query in range(now.queries):
+                self.frame.query.fill_(query)
+                for part in parts:
+                    self._probe(part, len(part) / size)
+            return self.frame.results[: 2 * now.queries].tolist()
+
+    @contextmanager
+    def _on_stream(self) -> Iterator[None]:
+        if self._stream is None:
+            yield
+            return
+        self._stream.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(self._stream):
+            yield
+        torch.cuda.current_stream(self.device).wait_stream(self._stream)
+
+    def _keys(self, step: int) -> tuple[int, Tensor]:
+        seeds = probe_seeds(self.seed, step, self._settings(step).queries)
+        return step, self.frame.host_keys([[noise_key(seed, name) for name in self.frame.names] for seed in seeds])
+
+    def _begin(self, step: int, now: Settings) -> None:
+        if self._ready is None or self._ready[0] != step:
+            self._ready = self._keys(step)
+        self.weights_of.refresh(step)
+        self.frame.begin(self._ready[1], now.lr, now.eps, self.clip, 1.0 - now.lr * self.weight_decay)
+
+    def _decayed(self, moved: bool, lr: float) -> None:
+        if moved and isinstance(self.weights_of, LowRankSides):
+            self.weights_of.pending *= 1.0 - lr * self.weight_decay
+
+    def _probe(self, part: Sequence[EncodedExample], share: float) -> None:
+        shape = shape_of(part, self.objective)
+        if shape not in self._batches:
+            if len(self._batches) >= _MOST_GRAPHS:
+                self._batches.clear()
+                self._probes.clear()
+            self._batches[shape] = make_batch(shape, self.device)
+        batch = self._batches[shape]
+        batch.flat.copy_(fill(part, shape, share, self.device.type == "cuda"), non_blocking=True)
+
+        def run() -> None:
+            losses = self._forward.losses(batch).float()
+            self.frame.losses.index_add_(0, self.frame.query.long(), losses[None])
+
+        self._run(self._probes, shape, run, warm=lambda: self._forward.losses(batch))
+
+    def _update(self, queries: int) -> None:
+        def run() -> None:
+            self.frame.close(queries)
+            self.weights_of.move(queries)
+
+        def warm() -> None:  # with all amounts 0, so that nothing moves
+            self.frame.amounts.zero_()
+            self.frame.decay.fill_(1.0)
+            self.weights_of.move(queries)
+            self.frame.close(queries)
+
+        self._run(self._updates, queries, run, warm)
+
+    def _run(self, graphs: dict[Any, Any], key: Any, run: Callable[[], object], warm: Callable[[], object]) -> None:
+        if not self.graphs:
+            run()
+            return
+        if key not in graphs:
+            warm()  # kernels are compiled here, not during the capture
+            torch.cuda.synchronize(self.device)
+            graph = torch.cuda.CUDAGraph()
+            self._pool = self._pool or torch.cuda.graph_pool_handle()
+            try:
+                with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
+                    run()
+            except RuntimeError as error:
+                warnings.warn(f"the step runs without CUDA graphs, because capturing one failed: {error}", stacklevel=2)
+                self.graphs = False
+                run()
+                return
+            graphs[key] = graph
+        graphs[key].replay()
+
+    # -- the rest of a learner -----------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Bring all moves into the stored weights."""
+        self.weights_of.settle()
+
+    def weights(self) -> dict[str, Tensor]:
+        """The stored weights."""
+        return self.weights_of.weights()
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything else that the next step depends on."""
+        return self.weights_of.state()
+
+    @torch.no_grad()
+    def load(self, weights: dict[str, Tensor], state: dict[str, Tensor]) -> None:
+        """Take up saved weights and state."""
+        for name, stored in self.weights().items():
+            stored.copy_(weights[name])
+        self.weights_of.load(state)
+
+    @contextmanager
+    def training(self) -> Iterator[None]:
+        """Steps are made in evaluation mode."""
+        self.model.eval()
+        yield
+
+    def close(self) -> None:
+        """Let go of the graphs; the model has no hooks."""
+        self._probes.clear()
+        self._updates.clear()
+        self._batches.clear()
