@@ -163,6 +163,17 @@ def test_adam_is_torchs() -> None:
     assert torch.allclose(ours.prompt, theirs.detach(), atol=1e-6)
 
 
+def test_a_restart_forgets_the_moments() -> None:
+    used, fresh = (Adam(torch.tensor([[1.0, -2.0]]), 0.1) for _ in range(2))
+    for number in range(1, 4):
+        used.step(torch.tensor([[5.0, -5.0]]), number)
+    used.restart(torch.tensor([[0.5, 0.5]]))
+    fresh.restart(torch.tensor([[0.5, 0.5]]))
+    for adam in (used, fresh):
+        adam.step(torch.tensor([[-0.2, 0.1]]), 1)
+    assert torch.equal(used.prompt, fresh.prompt)
+
+
 # rows
 
 
