@@ -51,8 +51,8 @@ SIZE: dict[str, dict[str, Any]] = {
 }
 
 
-def arms(scale: str, llm: str, recording: Path) -> dict[str, ComplementaryPromptTuning]:
-    """Arms by name."""
+def arms(scale: str, task: str, llm: str, recording: Path) -> dict[str, ComplementaryPromptTuning]:
+    """Arms by name; the replayed one where the recording has the task."""
     size = {"lr": 0.05, "virtual_tokens": 8, **SIZE[scale]}
     if scale == "record":
         return {"LLM 1.5B": ComplementaryPromptTuning(llm=LARGE, **size)}
@@ -62,7 +62,7 @@ def arms(scale: str, llm: str, recording: Path) -> dict[str, ComplementaryPrompt
             **made,
             "evolutionary": ComplementaryPromptTuning(proposer="evolutionary", **{**size, "search_asks": 1}),
         }
-    if recording.exists():
+    if recording.exists() and any(row["task"] == task for row in read_jsonl(recording)):
         replay = {"proposer": "replay", "replay": str(recording), "replay_sha256": file_sha256(recording)}
         made["LLM 1.5B (replayed)"] = ComplementaryPromptTuning(**replay, **size)
     return made | {
@@ -131,7 +131,7 @@ def main() -> None:
         )
         for task in TASKS[given.scale]
         for seed in given.seeds
-        for name, method in arms(given.scale, given.llm or given.model, given.recording.resolve()).items()
+        for name, method in arms(given.scale, task, given.llm or given.model, given.recording.resolve()).items()
     }
     left = do(runs, store, given.data_dir, given.workers)
     if given.scale == "record":
