@@ -5,6 +5,9 @@ Four variants take turns in one process, so that whatever else the machine does 
 - `two-forwards`: the bare model twice, the least that a two-point estimate can cost.
 - `low-rank`: a whole step of the default method (draws, both probes, update; the refresh every `refresh_every` steps is
   measured apart and added in proportion).
+- `gaussian`, `rademacher`: whole steps with dense directions inside the forward pass, both signs in one batch from one
+  draw, the update before included.
+- `low-rank-batched`: as `low-rank`, both signs in one batch.
 - `plain`: a step of the reference (four dense noise passes over the weights), one row per example.
 - `original`: the same with one row per answer option, as MeZO's own code batches.
 
@@ -28,6 +31,8 @@ from optaware.models import EncodedExample, OptionScorer, encode, load_model
 from optaware.records import ModelRef, Protocol
 from optaware.tasks import get_task, load_splits
 from optaware.train import SGD, LowRank, PlainMeZO, TwoPoint, ZerothOrderLearner
+from optaware.train.directions import Dense
+from optaware.train.objectives import TaskObjective
 
 FAR = 10**6
 """Steps between refreshes while steps are timed, so that none falls into them."""
@@ -68,6 +73,7 @@ def main() -> None:
     parser.add_argument("--rank", type=int, default=8)
     parser.add_argument("--refresh-every", type=int, default=10)
     parser.add_argument("--dtype", default="bf16", choices=["bf16", "fp32"])
+    parser.add_argument("--precision", default="auto", help="remedy of the dense variants")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
@@ -78,8 +84,7 @@ def main() -> None:
     batch = examples(options.batch_size, loaded.tokenizer, options.data)
     synchronize = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
 
-    def loss(rows: Any) -> torch.Tensor:
-        return scorer.loss(rows, "options")
+    loss = TaskObjective(scorer, "options")
 
     def original_loss(rows: Any) -> torch.Tensor:
         scores = scorer.option_logprobs(one_row_per_option(rows)).reshape(len(rows), -1)
@@ -87,6 +92,18 @@ def main() -> None:
 
     direction = LowRank(loaded.model, rank=options.rank, refresh_every=FAR, seed=0)
     fast = ZerothOrderLearner(loaded.model, loss, direction, TwoPoint(1e-3), SGD(1e-7))
+    both = ZerothOrderLearner(loaded.model, loss, direction, TwoPoint(1e-3), SGD(1e-7), most_copies=2)
+    dense = {
+        kind: ZerothOrderLearner(
+            loaded.model,
+            loss,
+            Dense(loaded.model, distribution=kind, precision=options.precision),  # type: ignore[arg-type]
+            TwoPoint(1e-3),
+            SGD(1e-7),
+            most_copies=2,
+        )
+        for kind in ("gaussian", "rademacher")
+    }
     plain = PlainMeZO(loaded.model, loss, lr=1e-7, eps=1e-3)
     original = PlainMeZO(loaded.model, original_loss, lr=1e-7, eps=1e-3)
 
@@ -98,6 +115,9 @@ def main() -> None:
     variants: dict[str, Callable[[int], object]] = {
         "two-forwards": lambda step: two_forwards(),
         "low-rank": lambda step: fast.step(step, [batch]),
+        "low-rank-batched": lambda step: both.step(step, [batch]),
+        "gaussian": lambda step: dense["gaussian"].step(step, [batch]),
+        "rademacher": lambda step: dense["rademacher"].step(step, [batch]),
         "plain": lambda step: plain.step(step, [batch]),
         "original": lambda step: original.step(step, [batch]),
     }
@@ -111,9 +131,15 @@ def main() -> None:
                 times[name].append(taken)
     refreshes = [seconds(partial(direction.begin, period * FAR + 1), synchronize) for period in range(1, 4)]
     refresh = [statistics.median(column) for column in zip(*refreshes, strict=True)]
+    parameters = sum(each.numel() * each.element_size() for each in loaded.model.parameters())
+    low = sum(each.numel() * each.element_size() for key, each in direction.state().items())
+    extra = {"two-forwards": 0, "low-rank": low, "low-rank-batched": low, "plain": 0, "original": 0} | {
+        kind: sum(each.numel() * each.element_size() for each in learner.direction.state().values())
+        for kind, learner in dense.items()
+    }
     rows = []
     for name, taken in times.items():
-        share = [part / options.refresh_every if name == "low-rank" else 0.0 for part in refresh]
+        share = [part / options.refresh_every if name.startswith("low-rank") else 0.0 for part in refresh]
         wall, cpu = (
             statistics.median(column) + part for column, part in zip(zip(*taken, strict=True), share, strict=True)
         )
@@ -123,6 +149,10 @@ def main() -> None:
             {
                 "case": f"{Path(options.model).name}, batch {len(batch)}, {options.dtype}",
                 "variant": name,
+                "median_ms": round(wall * 1000, 2),
+                "ratio_to_original": round(wall / statistics.median(each[0] for each in times["original"]), 4),
+                "ratio_to_two_forwards": round(ratios[0], 4),
+                "extra_memory_bytes": extra.get(name),
                 "step_s": round(wall, 5),
                 "step_cpu_s": round(cpu, 5),
                 "rounds": len(taken),
@@ -139,6 +169,8 @@ def main() -> None:
         out=options.out,
         settings={
             "rank": options.rank,
+            "weights_bytes": parameters,
+            "precision": options.precision,
             "refresh_every": options.refresh_every,
             "tokens_per_row": round(statistics.mean(len(row.prompt_ids) for row in batch), 1),
             "longest_row": max(len(row.prompt_ids) for row in batch),
@@ -148,6 +180,7 @@ def main() -> None:
         notes=[
             "Medians over rounds in which the variants take turns; ratios are medians of the ratios within a round.",
             "low-rank includes its share of a refresh: the merge into the weights and the new right factors.",
+            "extra_memory_bytes is what a variant keeps between steps beside the weights; activations are not in it.",
             "CPU time leaves out what the process waited while the machine did other work (see load_average).",
         ],
     )
