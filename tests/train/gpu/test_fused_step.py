@@ -168,8 +168,9 @@ def test_small_updates_reach_bf16_weights(kit: Any, rounding: str, least: float)
     assert cosine > least
 
 
-def test_probes_leave_every_bit_of_bf16_weights(kit: Any) -> None:
-    model = kit.llama(torch.bfloat16, **HEADS).to(DEVICE)
+def test_probes_leave_every_bit_of_half_precision_weights(kit: Any) -> None:
+    # Triton's interpreter cannot multiply bf16 matrices.
+    model = kit.llama(torch.bfloat16 if DEVICE == "cuda" else torch.float16, **HEADS).to(DEVICE)
     before = {name: each.clone() for name, each in model.state_dict().items()}
     for direction in ("gaussian", "low-rank"):
         fused = learner(model, direction)

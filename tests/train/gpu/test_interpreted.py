@@ -16,7 +16,8 @@ pytest.importorskip("triton")
 @pytest.mark.skipif(torch.cuda.is_available() or os.environ.get("TRITON_INTERPRET") == "1", reason="runs by itself")
 def test_the_fused_step_in_the_interpreter() -> None:
     file = Path(__file__).with_name("test_fused_step.py")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "options0 or moves_along", str(file)]
+    chosen = "options0 or moves_along"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", chosen, str(file)]
     done = subprocess.run(
         command, env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True, check=False
     )
