@@ -71,10 +71,12 @@ def make_update(method: ZerothOrderConfig) -> Update:
             return Adam(*common, betas=betas, eps=method.adam_eps, form=method.moments, window=method.window)
 
 
-def _batches(method: ZerothOrderConfig, model: Any) -> bool:
-    if method.batching != "auto":
-        return method.batching == "on"
-    return any(parameter.is_cuda for parameter in model.parameters())
+def _copies(method: ZerothOrderConfig, model: Any) -> int:
+    """Copies of a batch in one forward pass: on a CPU the two signs of a direction, which then share a draw."""
+    if method.batching == "off":
+        return 1
+    many = method.batching == "on" or any(parameter.is_cuda for parameter in model.parameters())
+    return _MOST_COPIES if many else 2
 
 
 def make_learner(model: Any, loss: Loss, method: Method, seed: int, steps: int = 1) -> Learner:
@@ -112,7 +114,7 @@ def make_learner(model: Any, loss: Loss, method: Method, seed: int, steps: int =
                 queries=method.queries,
                 seed=seed,
                 settings=lambda step: settings_at(method, step, steps),
-                most_copies=_MOST_COPIES if _batches(method, model) else 1,
+                most_copies=_copies(method, model),
             )
         case FOFull():
             return full(model, loss, method, seed)

@@ -116,7 +116,8 @@ class ZerothOrderConfig(MethodConfig):
             baseline=("auto",),
         ),
     ] = "auto"
-    """`auto`: on a GPU, where the direction can; the losses are the same up to rounding."""
+    """`auto`: all that fit on a GPU, two at a time on a CPU, where the direction can; the losses are the same up to
+    rounding."""
     estimator: Annotated[
         Literal["two-point", "one-sided", "one-point", "one-point-residual"],
         Knob(

@@ -12,7 +12,7 @@ from torch import Tensor
 from optaware.errors import ModelError, Problem
 from optaware.train._seeds import derive_seed, generator
 
-__all__ = ["Copies", "active_names"]
+__all__ = ["Copies", "active_names", "seen_by_row"]
 
 _BLOCK = re.compile(r"\.(?:layers|h|blocks|block|layer)\.(\d+)\.")
 
@@ -52,6 +52,14 @@ class Copies:
             )
         self.rows = value.shape[0]
         return value
+
+
+def seen_by_row(names: Iterable[str]) -> bool:
+    """Whether each of these parameters acts on the rows of a batch one by one.
+
+    PEFT's soft prompts and prefixes do not: their embedding is looked up once and then repeated for all rows.
+    """
+    return not any("prompt_encoder." in name for name in names)
 
 
 def active_names(names: Iterable[str], layers: int | None, seed: int, step: int) -> frozenset[str] | None:

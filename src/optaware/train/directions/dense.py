@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from optaware.train import noise
 from optaware.train._seeds import derive_seed
 from optaware.train.directions._bank import VectorBank, grouped
-from optaware.train.directions._frame import Copies, active_names
+from optaware.train.directions._frame import Copies, active_names, seen_by_row
 from optaware.train.directions._inputs import trace_modules
 from optaware.train.directions._sites import MatrixSite, find_sites
 from optaware.train.directions._vector import VectorCopy, compute_in_fp32, run_by_probe
@@ -109,7 +109,8 @@ class Dense:
     @property
     def supports_batch(self) -> bool:
         """Whether all trained parameters act in modules that can tell probes apart."""
-        return not self._exchanged and not self._swapping
+        by_row = seen_by_row((*self.weights_of, *self._vector))
+        return by_row and not self._exchanged and not self._swapping
 
     def prepare(self, run: Callable[[], object]) -> None:
         """See in one unperturbed forward pass which modules are called; matrices used otherwise are exchanged."""

@@ -13,7 +13,7 @@ from optaware.errors import ModelError, Problem
 from optaware.train import noise
 from optaware.train._seeds import derive_seed
 from optaware.train.directions._bank import MatrixBank, VectorBank, grouped
-from optaware.train.directions._frame import Copies, active_names
+from optaware.train.directions._frame import Copies, active_names, seen_by_row
 from optaware.train.directions._inputs import trace
 from optaware.train.directions._matrix import MatrixFactors
 from optaware.train.directions._sites import find_sites
@@ -97,7 +97,9 @@ class LowRank:
             run_by_probe(site.module, [each for each in self.vectors if each.site.module is site.module], self._copies)
             for site in norms.values()
         ]
-        self._batch = all(site.kind != "swap" for site in vectors)
+        self._batch = all(site.kind != "swap" for site in vectors) and seen_by_row(
+            each.site.name for each in self._parts
+        )
 
     def _is_on(self) -> bool:
         return self._copies.on
