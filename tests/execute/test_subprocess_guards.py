@@ -4,6 +4,7 @@ import pytest
 
 from optaware.errors import InputError
 from optaware.execute import Ray
+from optaware.execute._gpus import visible_gpus
 from optaware.execute._memory import available_bytes, tree_bytes
 from optaware.execute._worker import travelling
 
@@ -22,6 +23,24 @@ def test_gpus_are_shared_out_and_seen_one_by_one(make_job, make_backend):
     make_backend("subprocess", gpus=("0", "3")).run(jobs, lambda event: None)
     seen = {(job.log.parent / "output.txt").read_text("utf-8").split()[1] for job in jobs}
     assert seen == {"0", "3"}
+
+
+@pytest.mark.parametrize(
+    ("told", "found"), [("0,1", ("0", "1")), ("", ()), ("2,-1,3", ("2",)), ("GPU-ab, GPU-cd", ("GPU-ab", "GPU-cd"))]
+)
+def test_gpus_that_the_environment_names(told, found, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", told)
+    assert visible_gpus() == found
+
+
+def test_gpus_that_the_driver_lists_and_none_without_it(tmp_path, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert visible_gpus() == ()
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho 0\necho 1\n", "utf-8")
+    program.chmod(0o755)
+    assert visible_gpus() == ("0", "1")
 
 
 def test_a_reserve_that_is_never_free_lets_one_job_run_at_a_time(make_job, make_backend):

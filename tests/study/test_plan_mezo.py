@@ -31,8 +31,8 @@ def test_the_baseline_comes_first_and_every_arm_spends_its_forward_passes(tmp_pa
     assert arms["1"].is_baseline
     assert arms["SPSA"].runs == graph.planned.baseline.runs
     assert {change.field for change in arms["LoRA"].changes} == {"parameters", "lr", "eps"}
-    # Eight arms that differ, the baseline and its further seeds; the untrained model; the first again.
-    assert len(graph.runs) == 10 * len(seeds) + 2
+    # Nine arms that differ, the baseline and its further seeds; the untrained model; the first again.
+    assert len(graph.runs) == 11 * len(seeds) + 2
     steps = _graph(tmp_path, budget="steps").planned
     assert {arm.steps for entry in steps.ablations for arm in entry.arms} == {400}
 
@@ -90,8 +90,25 @@ def test_a_dry_run_does_nothing(tmp_path, optaware):
     )
     assert shown.returncode == 0, shown.stderr
     told = json.loads(shown.stdout)
-    assert (told["runs"], told["left"], told["forwards"]) == (30, 30, 24_000)
+    assert (told["runs"], told["left"], told["forwards"]) == (33, 33, 26_400)
     assert not (tmp_path / "s").exists()
+
+
+def _check_export(folder, *paths):
+    """What may be given away holds no path of this machine, and enough to compute the accuracies again."""
+    rows = [json.loads(line) for line in (folder / "runs.jsonl").read_text("utf-8").splitlines()]
+    assert [row["state"] for row in rows] == ["done"] * len(rows)
+    assert rows[-1]["arm"] == "baseline, the first seed again"
+    for row in rows:
+        assert row["correct"].count("1") / len(row["correct"]) == row["result"]["test"]["accuracy"]
+    assert len({row["rows_sha256"] for row in rows}) == 1
+    assert {"report.html", "report.md", "arms.csv", "runs.csv", "results.json", "planned.json", "binding.yaml"} < {
+        path.name for path in folder.iterdir()
+    }
+    for path in folder.iterdir():
+        text = path.read_text("utf-8")
+        assert not [found for found in paths if found in text], path.name
+    assert json.loads((folder / "planned.json").read_text("utf-8"))["spec"]["name"] == "tiny"
 
 
 def test_two_ablations_run_whole_on_the_tiny_model(tmp_path, tiny_model_dir, optaware):
@@ -112,8 +129,10 @@ def test_two_ablations_run_whole_on_the_tiny_model(tmp_path, tiny_model_dir, opt
     }
     study.write_text(json.dumps(spec), "utf-8")
     arguments = ["plan", "run", binding, "--study", study, "--store", store, "--executor", "in-process"]
+    arguments += ["--export", tmp_path / "out"]
     done = optaware(*arguments)
     assert done.returncode == 0, done.stderr
+    _check_export(tmp_path / "out", str(tmp_path), str(tiny_model_dir), str(Path.home()))
     (folder,) = store.glob("plans/*")
     results = json.loads((folder / "results.json").read_text("utf-8"))
     assert results["noise_floor"]["repeated"] == 0

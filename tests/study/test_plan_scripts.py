@@ -13,6 +13,7 @@ from optaware.errors import InputError
 from optaware.records import ManifestMetric
 from optaware.store import Store
 from optaware.study import load_plan_request, make_plan_graph
+from optaware.study._plan_export import without_paths
 from optaware.study._script_metrics import collect_metrics
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "plan_any_script"
@@ -118,6 +119,36 @@ def test_a_stop_and_a_kill_lose_nothing(tmp_path, optaware, interrupted, monkeyp
     done = optaware(*arguments)
     assert done.returncode == 0, done.stderr
     assert all(run["state"] == "done" for run in _results(store)["runs"])
+
+
+def test_a_time_limit_stops_in_order_and_reports_what_is_there(tmp_path, optaware, monkeypatch):
+    monkeypatch.setenv("PAUSE", "600")
+    binding, store = _write(tmp_path), tmp_path / "store"
+    arguments = ["plan", "run", binding, "--store", store, "--seeds", "2", "--export", tmp_path / "out"]
+    ended = optaware(*arguments, "--stop-after-s", 3)
+    assert ended.returncode == 3, ended.stderr
+    assert "goes on from here" in ended.stderr
+    assert "have no result" in (tmp_path / "out" / "report.md").read_text("utf-8")
+    monkeypatch.setenv("PAUSE", "0")
+    assert optaware(*arguments).returncode == 0
+    rows = [json.loads(line) for line in (tmp_path / "out" / "runs.jsonl").read_text("utf-8").splitlines()]
+    assert {row["state"] for row in rows} == {"done"}
+    assert str(tmp_path) not in (tmp_path / "out" / "runs.jsonl").read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("cwd /home/me/a b/c.py: and /opt/x/y-1.2/z", "cwd …/c.py: and …/z"),
+        (
+            "</td></tr> 3/4 a/b/c https://www.w3.org/2000/svg ./a/b",
+            "</td></tr> 3/4 a/b/c https://www.w3.org/2000/svg ./a/b",
+        ),
+        ('{"path": "/tmp/x/store", "n": "/"}', '{"path": "…/store", "n": "/"}'),
+    ],
+)
+def test_paths_of_a_machine_are_cut_down(given, expected):
+    assert without_paths(given, ["/home/me/a b/c.py"]) == expected
 
 
 def test_everything_wrong_with_manifest_and_binding_is_told_at_once(tmp_path):

@@ -52,6 +52,7 @@ def test_figures_of_a_run_by_hand():
         "steps_to_target": 10.0,
         "forwards_to_target": 20.0,
         "diverged": 0.0,
+        "training_peak_bytes": 150.0,
         "memory_extra_bytes": 50.0,
         "tokens_per_s": 600.0,
         "examples_per_s": 20.0,

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -41,9 +42,15 @@ def run(
     executor: Annotated[Backend, Parameter(help="Where runs run.")] = "subprocess",
     address: Annotated[str | None, Parameter(help="Ray cluster; default: workers on this machine.")] = None,
     slurm: Annotated[tuple[str, ...], Parameter(help="submitit parameter, as `slurm_partition=gpu` (repeat).")] = (),
-    gpus: Annotated[str | None, Parameter(help="GPUs to share out, as `0,1` (subprocess).")] = None,
+    gpus: Annotated[str | None, Parameter(help="GPUs to share out, as `0,1`; default: all (subprocess).")] = None,
     memory_limit_gb: Annotated[float | None, Parameter(help="A run that holds more is ended (subprocess).")] = None,
     timeout_s: Annotated[float | None, Parameter(help="Seconds after which a run is ended and failed.")] = None,
+    stop_after_s: Annotated[
+        float | None, Parameter(help="Stop in order after so many seconds, report what is there, exit 3.")
+    ] = None,
+    export: Annotated[
+        Path | None, Parameter(help="Folder to copy report, tables and run records to: small, no paths, no weights.")
+    ] = None,
     store: StoreDir = None,
     data: DataDir = None,
     dry_run: Annotated[
@@ -101,7 +108,7 @@ def run(
     def make(should_stop: Callable[[], bool]) -> Executor:
         return _executor(executor, graph, should_stop, address, slurm, gpus, memory_limit_gb)
 
-    return _run(graph, place, make, data_dir(data), json)
+    return _run(graph, place, make, data_dir(data), json, stop_after_s, export)
 
 
 def _words(command: str | None) -> list[str] | None:
@@ -164,18 +171,28 @@ def _run(
     make: Callable[[Callable[[], bool]], Executor],
     folder: Path | None,
     json: bool,
+    stop_after_s: float | None,
+    export: Path | None,
 ) -> int:
     from optaware.cli._progress import JobProgress
-    from optaware.study import run_plan, stop_requests
+    from optaware.study import export_plan, run_plan, stop_requests
 
-    with stop_requests() as should_stop, JobProgress() as progress:
+    end = None if stop_after_s is None else time.monotonic() + stop_after_s
+    with stop_requests() as stop_asked, JobProgress() as progress:
+
+        def should_stop() -> bool:
+            return stop_asked() or (end is not None and time.monotonic() > end)
+
         _bring(graph, progress.say)
         progress.say(f"binding: {graph.folder / 'binding.yaml'}")
         outcome = run_plan(graph, store, make, should_stop=should_stop, data_dir=folder, on_event=progress)
+    copied = export_plan(graph, store, export) if export is not None else []
     if json:
-        print_json(_json(outcome))
+        print_json({**_json(outcome), "exported": [str(path) for path in copied]})
     else:
         _print(outcome)
+        if copied:
+            print(f"Copied: {len(copied)} files to {export}")
     for key, detail in outcome.failures.items():
         lines = detail.strip().splitlines()
         print(f"failed: {key}: {lines[0] if lines else 'no reason given'}", file=sys.stderr)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import IO
 
+from optaware.execute._gpus import visible_gpus
 from optaware.execute._job import Event, Job, Outcome
 from optaware.execute._memory import available_bytes, tree_bytes
 from optaware.execute._worker import GRACE_S, command_line, died, environment, open_log, outcome_of, signal_group, start
@@ -39,7 +40,7 @@ class Subprocess:
         workers: Places for single-thread jobs.
         should_stop: Asked several times a second.
         gpus: GPUs to share out, as `CUDA_VISIBLE_DEVICES` names them; each job sees the one with the fewest jobs. None:
-            every job sees what this process sees.
+            all that this process sees; empty: every job sees what this process sees.
         memory_limit_bytes: A job whose processes hold more main memory than this is stopped and failed.
         memory_reserve_bytes: While less main memory than this is free, no further job begins (one always runs).
         retries: How often a job begins again whose worker was killed from outside; it resumes from its checkpoint.
@@ -57,7 +58,7 @@ class Subprocess:
     ) -> None:
         self._workers = workers
         self._should_stop = should_stop
-        self._gpus = tuple(gpus or ())
+        self._gpus = visible_gpus() if gpus is None else tuple(gpus)
         self._limit, self._reserve = memory_limit_bytes, memory_reserve_bytes
         self._retries = retries
 

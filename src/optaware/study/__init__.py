@@ -5,6 +5,7 @@ from optaware.study._file import load_study, override
 from optaware.study._graph import StudyGraph, plan_study
 from optaware.study._load_run import model_of_run
 from optaware.study._plan_driver import PlanGraph, PlanOutcome, make_plan_graph, report_plan, run_plan
+from optaware.study._plan_export import export_plan
 from optaware.study._plan_file import PlanRequest, load_plan_request
 from optaware.study._replay_run import ReplayReport, replay_run
 from optaware.study._rewrite_one import rewrite_one
@@ -21,6 +22,7 @@ __all__ = [
     "ScriptFolder",
     "StudyGraph",
     "StudyOutcome",
+    "export_plan",
     "load_plan_request",
     "load_study",
     "make_plan_graph",

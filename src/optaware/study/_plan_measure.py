@@ -70,6 +70,7 @@ def _measured(run: ReportRun, seed: int) -> AblationRun:
         for name, value in result.metrics.items()
     }
     trained = result.steps > 0
+    memory = result.metrics.get("training_peak_bytes") or result.peak_memory_bytes
     speed = run.spec.schedule.batch_size / result.step_s_median if result.step_s_median else None
     values |= {
         "accuracy": result.test.accuracy,
@@ -78,19 +79,21 @@ def _measured(run: ReportRun, seed: int) -> AblationRun:
         "steps": float(result.steps),
         "wall time": result.train_s + result.eval_s,
         "training time": result.train_s if trained else None,
-        "peak memory": float(result.peak_memory_bytes) if result.peak_memory_bytes else None,
+        "peak memory": float(memory) if memory else None,
         "training speed": speed if trained else None,
         "diverged": float(result.outcome == "diverged"),
     }
     resolved = run.folder / "resolved.json"
-    device = str(read_json(resolved).get("device", "")) if resolved.exists() else ""
+    facts = read_json(resolved) if resolved.exists() else {}
+    device = str(facts.get("device", ""))
     if device.startswith("cuda"):
         values["GPU-hours"] = (result.train_s + result.eval_s) / 3600
     predictions = run.folder / "predictions.jsonl"
     correct = {item.example_id: int(item.correct) for item in run.predictions()} if predictions.exists() else None
     curve = tuple(point for row in run.evals() if (point := _point(row)) is not None)
+    shown = f"{facts['device_name']} ({device})" if facts.get("device_name") else device
     return AblationRun(
-        run.run_id, seed, run.state, values, correct, curve, run.detail, dict(run.environment), device=device
+        run.run_id, seed, run.state, values, correct, curve, run.detail, dict(run.environment), device=shown
     )
 
 

@@ -43,7 +43,8 @@ def run_metrics(
     """Figures of a run beside its accuracy, by canonical name.
 
     `f1` (macro) and `loss` of the test rows; `forwards`; `steps_to_target` and `forwards_to_target` (see
-    `steps_to_target`); `diverged` (0 or 1); `memory_extra_bytes`, the peak beyond what was held when training began
+    `steps_to_target`); `diverged` (0 or 1); `training_peak_bytes`, the peak until training ended (the test rows are
+    scored after it); `memory_extra_bytes`, that peak beyond what was held when training began
     (weights and libraries); `tokens_per_s`, tokens of training rows per second of training, each row counted once a
     step whatever the number of forward passes; `examples_per_s`; `trained_parameters`.
 
@@ -67,6 +68,7 @@ def run_metrics(
         "steps_to_target": None if steps is None else float(steps),
         "forwards_to_target": None if forwards is None else float(forwards),
         "diverged": float(outcome.outcome == "diverged"),
+        "training_peak_bytes": float(outcome.peak_memory_bytes) if trained else None,
         "memory_extra_bytes": float(max(0, outcome.peak_memory_bytes - held_bytes)) if trained else 0.0,
         "tokens_per_s": examples * tokens_per_row / outcome.train_s if trained else None,
         "examples_per_s": examples / outcome.train_s if trained else None,

@@ -113,6 +113,8 @@ def _run_on_rows(
     should_stop: Callable[[], bool],
     on_event: Callable[[Any], None] | None,
 ) -> RunResult:
+    import torch
+
     from optaware.evaluate import evaluate
     from optaware.models import OptionScorer, encode, held_memory_bytes, load_model, peak_memory_bytes
     from optaware.train import TrainOutcome, train
@@ -131,6 +133,7 @@ def _run_on_rows(
             "model_source": loaded.source,
             "model_sha256": loaded.sha256,
             "device": str(loaded.device),
+            "device_name": torch.cuda.get_device_name(loaded.device) if loaded.device.type == "cuda" else None,
             "parameters": sum(parameter.numel() for parameter in loaded.model.parameters()),
             "data_source": splits.source.to_json(),
             "rows": {"train": len(train_examples), "dev": len(splits.dev), "test": len(splits.test)},

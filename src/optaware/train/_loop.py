@@ -314,6 +314,7 @@ class _Run:
     def finish(self) -> TrainOutcome:
         """Put the chosen weights into the model and say how it went."""
         progress = self.progress
+        peak = peak_memory_bytes(self.loaded.model)  # before the chosen weights are read: that is no part of training
         chosen = self.last if progress.best_step is None else self.best
         weights = chosen.load("weights")
         with torch.no_grad():
@@ -332,7 +333,7 @@ class _Run:
             train_s=progress.train_s,
             eval_s=progress.eval_s,
             step_s_median=statistics.median(times) if times else None,
-            peak_memory_bytes=peak_memory_bytes(self.loaded.model),
+            peak_memory_bytes=peak,
             dev=progress.best,
             outcome="diverged" if progress.ended == "diverged" else "done",
             detail=progress.detail,
