@@ -15,7 +15,16 @@ from optaware.llm import Template, load_template
 from optaware.records import ChatMessage, Example
 from optaware.tasks import Task
 
-__all__ = ["QUESTIONS", "JudgePrompt", "PromptIds", "RewriterPrompt", "judge_prompts", "prompt_ids", "rewriter_prompt"]
+__all__ = [
+    "QUESTIONS",
+    "JudgePrompt",
+    "PromptIds",
+    "RewriterPrompt",
+    "judge_prompts",
+    "prompt_ids",
+    "rewriter_prompt",
+    "role_lines",
+]
 
 PROMPT_VERSION = 1
 """Raised when the code here builds other messages from the same template, so that prompt ids change with them."""
@@ -214,6 +223,12 @@ def _judge_shown(task: Task, module: FewShotModule) -> Mapping[str, str]:
     texts = [name for name, spec in task.fields.items() if spec.type == "text" and name != task.span]
     shown = {name.replace("_", " ").capitalize(): name for name in texts if name not in _label_fields(task)}
     return {**shown, "Options": "options", "Right answer": "answer"}
+
+
+def role_lines(task: Task, example: Example) -> dict[str, str | list[str]]:
+    """The lines that the judge of `role` sees beside the span, unquoted: what a person needs to judge the pair too."""
+    context = task.context(example)
+    return {heading: _shown(context, name) for heading, name in _judge_shown(task, find_module(task)).items()}
 
 
 def _label_fields(task: Task) -> set[str]:

@@ -63,6 +63,7 @@ from optaware.records.plan import (
     Repair,
 )
 from optaware.records.result import Contrast, Interval, Prediction, RunResult, Score
+from optaware.records.review import Fault, PairLabel, ReviewPair, SameOrNot
 from optaware.records.run import DataRef, EvalRecord, ModelRef, RunData, RunSpec, RunStatus, Schedule, StepRecord
 from optaware.records.study import CorpusSpec, GateSpec, MethodArm, StudySpec, VariantSpec
 
@@ -100,6 +101,7 @@ __all__ = [
     "FOFull",
     "FOLoRA",
     "Fast",
+    "Fault",
     "FewShot",
     "GateSpec",
     "GradientHarmonization",
@@ -117,6 +119,7 @@ __all__ = [
     "ModelRef",
     "NearComponent",
     "PageFacts",
+    "PairLabel",
     "PaperCard",
     "PaperHyperparameter",
     "PaperItem",
@@ -132,10 +135,12 @@ __all__ = [
     "Record",
     "RenderedExample",
     "Repair",
+    "ReviewPair",
     "RunData",
     "RunResult",
     "RunSpec",
     "RunStatus",
+    "SameOrNot",
     "Schedule",
     "Score",
     "SeededLoRA",
