@@ -1,34 +1,36 @@
 """Seeded LoRA against its controls on Super-NaturalInstructions, with paired seeds.
 
-    python benchmarks/seeded_lora.py --data-dir DATA [--model NAME_OR_FOLDER] [--scale smoke|full] [--workers N]
-        [--seeds 0 1 2] [--store FOLDER] [--out FILE]
+    python benchmarks/seeded_lora.py --data-dir DATA [--model NAME_OR_FOLDER] [--scale smoke|full] [--only WORDS]
+        [--workers N] [--gpus 0,1] [--deadline-s S] [--seeds 0 1 2] [--store FOLDER] [--out FILE]
 
-`full` (a GPU): 8 tasks, 5 held-out ones, 320 training rows a task, 15 arms. `smoke` (2 CPU cores, some minutes): 3
-short tasks, 4 arms, few steps; it shows that everything runs and says nothing about the method. Runs are processes of
-their own that share experts through the store; the same command goes on where it was stopped. Learning rate, steps and
-rank were fixed beforehand; merging weights are chosen on dev rows; test rows are scored once a run.
+`full` (a GPU): 8 tasks, 5 held-out ones, 320 training rows a task, 15 arms, arm by arm. `smoke` (2 CPU cores, some
+minutes): 3 short tasks, 4 arms, few steps; it shows that everything runs and says nothing about the method. Runs are
+processes of their own that share experts through the store; the same command goes on where it was stopped, and with the
+store of `optaware plan run --study studies/seeded_lora_plan.yaml --scale gpu` it reads what that has done. The result
+file is written whatever is done, and says what is missing. Learning rate, steps and rank were fixed beforehand; merging
+weights are chosen on dev rows; test rows are scored once a run.
 
 Each run gives a row. The last rows are paired differences over seeds with 95 % t intervals: seeded uniform merging
-against random-init uniform merging under each of the two budgets, in mean task accuracy and in interference.
+(10 %) less every other arm, in each metric that both have.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import statistics
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from _result import write_result
-from optaware._io import read_json, write_json
-from optaware.execute import Event, Job, Subprocess
-from optaware.records import ModelRef, RunSpec, Schedule, SeededLoRA, TaskMixture, short_id
+from _runs import add_options, do_runs, paired
+from optaware._io import read_json
+from optaware.records import ModelRef, RunSpec, Schedule, SeededLoRA, TaskMixture
 from optaware.store import Store
 
 MODEL = "smollm2-135m-instruct"
+BASELINE = "seeded 10%, uniform"
+METRICS = ("mean task accuracy", "interference", "zero-shot accuracy", "robustness")
 _NI = "super_ni/task"
 TASKS = {
     "full": tuple(_NI + number for number in ("115", "1289", "1612", "1623", "274", "363", "834", "875")),
@@ -61,8 +63,10 @@ def arms(scale: str) -> dict[str, SeededLoRA]:
     }
     if scale == "full":
         made |= {
-            "seeded 5%, uniform": SeededLoRA(seed_fraction=0.05, **size),
-            "seeded 20%, uniform": SeededLoRA(seed_fraction=0.2, **size),
+            "random init, uniform, total budget": SeededLoRA(start="random-init", budget="total", **size),
+            "multitask": SeededLoRA(experts="multitask", **size),
+            "seeded 5%, uniform": SeededLoRA(seed_fraction=0.05, **size, **noisy),
+            "seeded 20%, uniform": SeededLoRA(seed_fraction=0.2, **size, **noisy),
             "seeded 10%, validation": SeededLoRA(merge="validation", **size, **noisy),
             "seeded 10%, scaled": SeededLoRA(merge="scaled", **size),
             "seeded 10%, greedy soup": SeededLoRA(merge="greedy-soup", **size),
@@ -70,14 +74,14 @@ def arms(scale: str) -> dict[str, SeededLoRA]:
             "seeded 10%, DARE": SeededLoRA(merge="dare", **size),
             "same init, uniform": SeededLoRA(start="same-init", **size),
             "random init, scaled": SeededLoRA(start="random-init", merge="scaled", **size),
-            "random init, uniform, total budget": SeededLoRA(start="random-init", budget="total", **size),
-            "multitask": SeededLoRA(experts="multitask", **size),
         }
     return made
 
 
-def specs(scale: str, model: str, dtype: Any, seeds: Sequence[int], device: str) -> dict[tuple[str, int], RunSpec]:
-    """All runs, by arm and seed."""
+def specs(
+    scale: str, model: str, dtype: Any, seeds: Sequence[int], device: str, only: Sequence[str] | None = None
+) -> dict[tuple[str, int], RunSpec]:
+    """All runs, by arm and seed; `only`: of the arms whose name has one of these words."""
     data = TaskMixture(tasks=TASKS[scale], held_out=HELD_OUT[scale], **SIZES[scale])
     return {
         (name, seed): RunSpec(
@@ -89,66 +93,33 @@ def specs(scale: str, model: str, dtype: Any, seeds: Sequence[int], device: str)
             device=device,
             keep_weights=False,
         )
-        for seed in seeds
         for name, method in arms(scale).items()
+        for seed in seeds
+        if only is None or any(word in name for word in only)
     }
-
-
-def do(runs: dict[tuple[str, int], RunSpec], store: Store, data_dir: Path, workers: int) -> None:
-    """Do the runs that are not done, each in a process of its own."""
-    jobs = []
-    for (name, seed), spec in runs.items():
-        folder = store.run_folder(spec)
-        if not folder.is_done:
-            write_json(folder.spec, spec.to_json())
-            command = ("train", str(folder.spec), "--store", str(store.root), "--data-dir", str(data_dir), "--quiet")
-            jobs.append(Job(short_id(spec), f"{name}, seed {seed}", command, folder.log))
-    started = time.monotonic()
-
-    def show(event: Event) -> None:
-        if event.kind == "end" and event.outcome is not None:
-            seconds = time.monotonic() - started
-            print(f"{seconds:6.0f} s  {event.job.title}: {event.outcome.state} {event.outcome.detail}", flush=True)
-
-    failed = [each for each in Subprocess(workers, lambda: False).run(jobs, show) if each.state != "done"]
-    if failed:
-        raise SystemExit(f"{len(failed)} runs are not done; the same command goes on with them")
-
-
-def paired(values: dict[tuple[str, int], float], arm: str, other: str, seeds: Sequence[int]) -> dict[str, Any]:
-    """Mean paired difference over seeds, with its 95 % t interval, in points."""
-    from optaware.stats import mean_interval
-
-    differences = [100 * (values[arm, seed] - values[other, seed]) for seed in seeds]
-    row: dict[str, Any] = {"difference_points": statistics.fmean(differences), "seeds": len(seeds)}
-    if len(seeds) > 1:
-        interval = mean_interval(differences)
-        row |= {"low_points": interval.low, "high_points": interval.high, "interval": interval.method}
-    return row
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-dir", type=Path, required=True)
+    add_options(parser, workers=2)
     parser.add_argument("--model", default=MODEL)
     parser.add_argument("--dtype", default=None, help="default: bf16 for full, fp32 for smoke")
     parser.add_argument("--scale", choices=("smoke", "full"), default="smoke")
-    parser.add_argument("--seeds", type=int, nargs="+", default=None)
-    parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--store", type=Path, default=Path("benchmark-store"))
-    parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     seeds = given.seeds or ((0, 1, 2) if given.scale == "full" else (0,))
     dtype = given.dtype or ("bf16" if given.scale == "full" else "fp32")
-    runs = specs(given.scale, given.model, dtype, seeds, given.device)
+    runs = specs(given.scale, given.model, dtype, seeds, given.device, given.only)
     store, started = Store(given.store), time.monotonic()
-    do(runs, store, given.data_dir, given.workers)
+    left = do_runs(runs, given)
     wall = time.monotonic() - started
     rows: list[dict[str, Any]] = []
     figures: dict[str, dict[tuple[str, int], float]] = {}
     for (name, seed), spec in runs.items():
+        if (name, seed) in left:
+            rows.append({"case": name, "variant": f"seed {seed}", "missing": left[name, seed]})
+            continue
         result = store.run_folder(spec).read_result()
         merge = read_json(store.run_folder(spec).path / "merge.json")
         rows.append({"case": name, "variant": f"seed {seed}", "steps": result.steps, **result.metrics})
@@ -156,11 +127,11 @@ def main() -> None:
         for metric, value in result.metrics.items():
             if value is not None:
                 figures.setdefault(metric, {})[name, seed] = value
-    for other in ("random init, uniform", "random init, uniform, total budget"):
-        for metric in ("mean task accuracy", "interference", "zero-shot accuracy"):
-            if all((other, seed) in figures[metric] for seed in seeds):
-                change = paired(figures[metric], "seeded 10%, uniform", other, seeds)
-                rows.append({"case": f"seeded 10%, uniform - {other}", "variant": metric, **change})
+    for name in dict.fromkeys(name for name, _ in runs):
+        for metric in METRICS:
+            change = paired(figures.get(metric, {}), BASELINE, name, seeds)
+            if name != BASELINE and change is not None:
+                rows.append({"case": f"{BASELINE} - {name}", "variant": metric, **change})
     for row in rows:
         print(row)
     name = "seeded_lora" if given.scale == "full" else "seeded_lora_smoke"
@@ -174,6 +145,7 @@ def main() -> None:
             "workers": given.workers,
             "run": next(iter(runs.values())).to_json(),
             "seeds": list(seeds),
+            "missing": len(left),
         },
     )
     print(path)

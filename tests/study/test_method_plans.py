@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from optaware._io import read_yaml
+from optaware._io import file_sha256, read_yaml
 from optaware.cli._app import invoke
 
 STUDIES = Path(__file__).parents[2] / "studies"
@@ -44,20 +44,40 @@ def results(store: Path) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("name", ["seeded_lora_plan", "prompt_tuning_plan"])
-@pytest.mark.parametrize("scale", ["smoke", "small"])
+SCALES = [
+    ("gradient_harmonization_plan", "small", 300 * 6, 15),
+    ("gradient_harmonization_plan", "gpu-conflict", 2000 * 6, 15),
+    ("seeded_lora_plan", "smoke", 3 * (6 + (3 + 1) * 6), 5),
+    ("seeded_lora_plan", "small", 3 * (10 + (3 + 1) * 10), 16),
+    ("seeded_lora_plan", "gpu", 3 * (40 + (8 + 2) * 40), 18),
+    ("prompt_tuning_plan", "small", 3 * 20, 13),
+    ("prompt_tuning_plan", "gpu", 3 * 150, 15),
+    ("prompt_tuning_plan", "live", 3 * 150, 15),
+]
+
+
+@pytest.mark.parametrize(("name", "scale", "forwards", "runs"), SCALES)
 def test_the_shipped_study_is_planned(
-    name: str, scale: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    name: str, scale: str, forwards: int, runs: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["plan", "run", "--study", str(STUDIES / f"{name}.yaml"), "--scale", scale, "--dry-run"]
-    assert invoke([*command, "--store", str(tmp_path)]) == 0
-    said = capsys.readouterr().out
+    assert invoke([*command, "--store", str(tmp_path), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["arms"][0]["forwards"] == forwards
+    assert told["runs"] == runs
+    said = " ".join(arm["changes"] for arm in told["arms"])
     wanted = {
+        "gradient_harmonization_plan": ("attention=uniform", "explore=linear", "explore=exponential"),
         "seeded_lora_plan": ("seed_fraction=0.05", "seed_fraction=0.2", "merge=learned", "merge=validation"),
         "prompt_tuning_plan": ("llm=smollm2-135m-instruct", "proposer=evolutionary", "proposer=bayesian"),
     }
     for change in wanted[name]:
         assert change in said
+
+
+def test_the_recording_is_the_one_that_the_study_names() -> None:
+    baseline = read_yaml(STUDIES / "prompt_tuning_plan.yaml")["baseline"]
+    assert file_sha256(STUDIES.parent / baseline["replay"]) == baseline["replay_sha256"]
 
 
 def test_the_plan_of_seeded_lora_runs_whole(tmp_path: Path, data_dir: Path, tiny_model_dir: Path) -> None:
@@ -106,6 +126,7 @@ def test_the_plan_of_prompt_tuning_runs_whole(tmp_path: Path, data_dir: Path, ti
         data={"kind": "few-shot", "task": "super_ni/one", "per_class": 2, "fitness_per_class": 2, "test": 6},
         baseline={
             "llm": scripts[0],
+            "proposer": "llm",
             "llm_provider": "scripted",
             "rounds": 1,
             "round_steps": 2,

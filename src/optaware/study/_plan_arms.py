@@ -17,7 +17,7 @@ from optaware.records import (
     short_id,
 )
 from optaware.records.plan_run import AblationArm, ArmChange, AskedMetric, PlannedAblation, PlannedRuns, PlanRunSpec
-from optaware.study._plan_cost import equal_steps, forwards_per_step
+from optaware.study._plan_cost import equal_steps, forwards_of_run, forwards_per_step
 
 __all__ = ["PlannedRun", "arms_of_plan"]
 
@@ -218,7 +218,6 @@ def _arm(
     changes: tuple[ArmChange, ...],
     is_baseline: bool,
 ) -> AblationArm:
-    cost = forwards_per_step(own.method)
     return AblationArm(
         key=key,
         label=label,
@@ -226,7 +225,7 @@ def _arm(
         is_baseline=is_baseline or own == base,
         runs={seed: built.add(own.model_copy(update={"seed": seed})) for seed in seeds},
         steps=own.schedule.steps,
-        forwards=None if cost is None else round(cost * own.schedule.steps),
+        forwards=forwards_of_run(own),
     )
 
 

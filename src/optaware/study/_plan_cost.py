@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from optaware.records import FOFull, FOLoRA, ZerothOrderConfig
+from optaware.records import FOFull, FOLoRA, RunSpec, SeededLoRA, TaskMixture, ZerothOrderConfig
 
-__all__ = ["equal_steps", "forwards_per_step"]
+__all__ = ["equal_steps", "forwards_of_run", "forwards_per_step"]
 
 
 def forwards_per_step(method: Any) -> float | None:
@@ -34,6 +34,14 @@ def forwards_per_step(method: Any) -> float | None:
             return queries + 1
         case _:
             return queries
+
+
+def forwards_of_run(spec: RunSpec) -> int | None:
+    """Forward passes of a whole batch that a run is given; None when its method does not say what it costs."""
+    if isinstance(spec.method, SeededLoRA) and isinstance(spec.data, TaskMixture):
+        return spec.method.forwards_of_run(spec.schedule.steps, len(spec.data.tasks))
+    cost = forwards_per_step(spec.method)
+    return None if cost is None else round(cost * spec.schedule.steps)
 
 
 def equal_steps(steps: int, eval_every: int, baseline: float | None, arm: float | None) -> tuple[int, int]:

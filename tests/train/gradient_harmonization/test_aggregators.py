@@ -8,6 +8,7 @@ import torch
 
 from optaware.plan import component_of
 from optaware.records import GradientHarmonization
+from optaware.train._seeds import derive_seed, generator
 from optaware.train.methods.gradient_harmonization import (
     agreement,
     conflict_index,
@@ -24,12 +25,6 @@ SCHEDULES = typing.get_args(GradientHarmonization.model_fields["explore"].annota
 
 
 def aggregator(name):
-    if name not in ("harmonized", "mean", "agreement"):
-        pytest.importorskip("torchjd")
-    if name == "upgrad":
-        pytest.importorskip("quadprog")
-    if name == "cagrad":
-        pytest.importorskip("cvxpy")
     return make_aggregator(GradientHarmonization(aggregator=name, score="cosine"), seed=5)
 
 
@@ -86,6 +81,61 @@ def test_opposite_gradients_are_full_conflict_and_parallel_ones_none():
     assert (float(index), float(share)) == (2.0, 1.0)
     index, share = conflict_index(torch.tensor([[1.0, 2.0], [2.0, 4.0]]))
     assert float(index) == pytest.approx(0, abs=1e-6)
+
+
+def test_pcgrad_by_hand():
+    """g₁ = (1, 0), g₂ = (−1, 1): each loses its part along the other: (½, ½) and (0, 1), of mean (¼, ¾)."""
+    gradients = torch.tensor([[1.0, 0.0], [-1.0, 1.0]])
+    weights = aggregator("pcgrad")(gradients @ gradients.T)
+    torch.testing.assert_close(weights @ gradients, torch.tensor([0.25, 0.75]))
+
+
+def test_mgda_finds_the_shortest_mean():
+    """g₁ = (3, 0), g₂ = (0, 1): the shortest convex combination has weights 1/10 and 9/10."""
+    gradients = torch.tensor([[3.0, 0.0], [0.0, 1.0]])
+    torch.testing.assert_close(aggregator("mgda")(gradients @ gradients.T), torch.tensor([0.1, 0.9]), atol=1e-3, rtol=0)
+
+
+def test_cagrad_is_the_best_direction_in_its_ball():
+    """It maximises min_i ⟨g_i, d⟩ over ‖d − q‖ ≤ ‖q‖/2 (Liu et al., 2021, eq. 3): no direction tried does better."""
+    gradients = torch.tensor([[1.0, 0.2], [-0.6, 0.9], [0.3, -0.1]], dtype=torch.float64)
+    q = gradients.mean(0)
+    found = 1.5 * aggregator("cagrad")(gradients @ gradients.T) @ gradients
+    assert float((found - q).norm()) == pytest.approx(0.5 * float(q.norm()), rel=1e-3)
+    angles = torch.linspace(0, 2 * math.pi, 20_001, dtype=torch.float64)
+    tried = q + 0.5 * q.norm() * torch.stack([angles.cos(), angles.sin()], 1)
+    assert float((gradients @ found).min()) == pytest.approx(float((tried @ gradients.T).amin(1).max()), abs=1e-4)
+
+
+def test_gradvac_raises_cosines_that_are_below_the_mean_one():
+    """Unit vectors at 0°, 30° and 120°: cosines 0.866, −0.5 and 0 with mean 0.122; only 120° is below it, against 0°
+    and 30°. The rule with its orders is computed here on the vectors themselves."""
+    gradients = torch.tensor([[math.cos(a), math.sin(a)] for a in (0.0, math.pi / 6, 2 * math.pi / 3)]).double()
+    target = (math.cos(math.pi / 6) - 0.5 + 0.0) / 3
+    wanted = torch.zeros(2, dtype=torch.float64)
+    source = generator(derive_seed(5, "aggregator") >> 1)
+    for i in range(3):
+        own = gradients[i].clone()
+        for j in torch.randperm(3, generator=source).tolist():
+            cosine = float(torch.cosine_similarity(own, gradients[j], 0))
+            if i != j and cosine < target:
+                turn = target * math.sqrt(1 - cosine**2) - cosine * math.sqrt(1 - target**2)
+                own = own + own.norm() * turn / math.sqrt(1 - target**2) * gradients[j]
+                assert float(torch.cosine_similarity(own, gradients[j], 0)) == pytest.approx(target)
+        wanted += own / 3
+    weights = aggregator("gradvac")(gradients @ gradients.T)
+    torch.testing.assert_close(weights @ gradients, wanted)
+    assert not torch.allclose(weights, torch.full_like(weights, 1 / 3))
+
+
+@pytest.mark.parametrize("name", sorted(set(AGGREGATORS) - {"harmonized", "mean", "agreement"}))
+def test_an_aggregator_carries_nothing_from_one_call_to_the_next(name):
+    """Layers of one update share it, and a resumed run makes it anew."""
+    rows = torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(4))
+    one, other = (each @ each.T for each in rows)
+    used = aggregator(name)
+    used(one)
+    torch.testing.assert_close(used(other), aggregator(name)(other), rtol=0, atol=0)
 
 
 def test_entropy_of_weights():

@@ -284,6 +284,18 @@ def test_a_recording_is_replayed(make: Any, tmp_path: Path, data_dir: Path) -> N
         do(make(proposer="replay", replay=str(recording), replay_sha256="0" * 64), tmp_path, data_dir)
 
 
+def test_of_a_recording_of_two_llms_the_named_one_is_replayed(tmp_path: Path) -> None:
+    recording = tmp_path / "two.jsonl"
+    rows = [{"task": "t", "seed": 0, "round": 0, "llm": name, "texts": [f"by {name}"]} for name in ("big", "small")]
+    recording.write_text("\n".join(map(json.dumps, rows)))
+    for name in ("big", "small"):
+        method = ComplementaryPromptTuning(proposer="replay", replay=str(recording), llm=name)
+        (proposal,) = make_proposer(method, Words(), None).propose(history(), 3).proposals
+        assert proposal.text == f"by {name}"
+    with pytest.raises(InputError, match="replay-other-llm"):
+        make_proposer(method.model_copy(update={"llm": "another"}), Words(), None)
+
+
 @pytest.mark.parametrize("arm", ["llm", "multi-start", "evolutionary only", "cma-es"])
 def test_a_stopped_arm_goes_on_to_the_same_bits(arm: str, make: Any, tmp_path: Path, data_dir: Path) -> None:
     spec = make(**ARMS[arm])

@@ -127,3 +127,8 @@ class GradientHarmonization(MethodConfig):
         Knob("how exploring and exploiting are combined", ("explore-exploit mode",), baseline=("mix",)),
     ] = "mix"
     """`mix` the two gradients; `sample` one of them with probability λ_t; `switch` when λ_t falls below one half."""
+
+    @property
+    def forwards_per_step(self) -> float:
+        """Forward passes of a batch of tasks an update, a backward counting two: K inner updates, the query set."""
+        return 3.0 * (self.inner_steps + 1)

@@ -75,7 +75,7 @@ class ComplementaryPromptTuning(MethodConfig):
             ),
         ),
     ] = "qwen2.5-coder-1.5b-instruct"
-    """Name of the chat model that proposes (used by proposer `llm` only)."""
+    """Name of the chat model that proposes; with `replay`, whose proposals of a recording of several are given."""
     llm_provider: Literal["local", "openai", "scripted"] = "local"
     llm_base_url: str | None = None
     llm_temperature: Annotated[float, Knob("temperature of the LLM"), Field(ge=0)] = 0.7

@@ -118,3 +118,20 @@ class SeededLoRA(MethodConfig):
     alpha: Annotated[float, Knob("LoRA alpha", ("scaling",), baseline=(16.0,)), Field(gt=0)] = 16.0
     weight_decay: Annotated[float, Knob("weight decay", remove=0.0, baseline=(0.0,)), Field(ge=0)] = 0.0
     max_grad_norm: Annotated[float | None, Knob("gradient clipping", remove=None), Field(gt=0)] = 1.0
+
+    def forwards_of_run(self, steps: int, tasks: int) -> int:
+        """Forward passes of a batch that a run's adapters take, a backward pass counting two, were none shared.
+
+        Args:
+            steps: E, `schedule.steps`.
+            tasks: N, tasks of the mixture.
+        """
+        alone = self.experts != "per-task"
+        if alone:
+            own = self.seed_steps + (tasks * steps if self.experts == "multitask" else 0)
+        elif self.start == "seeded":
+            own = self.seed_steps + (tasks + self.ineffective) * steps
+        else:
+            extra = self.seed_steps if self.budget == "per-expert" else round(self.seed_steps / tasks)
+            own = (tasks + self.ineffective) * (steps + extra)
+        return 3 * own

@@ -10,6 +10,7 @@ from torch import Tensor
 from optaware.errors import InputError
 from optaware.records import GradientHarmonization
 from optaware.train._seeds import derive_seed
+from optaware.train.methods.gradient_harmonization._gradvac import gradvac
 
 __all__ = ["Aggregator", "agreement", "capturable", "harmonized", "make_aggregator", "mean"]
 
@@ -21,7 +22,6 @@ Every rule here depends on the gradients through their inner products alone, so 
 
 _TORCHJD = {
     "pcgrad": "PCGradWeighting",
-    "gradvac": "GradVacWeighting",
     "mgda": "MGDAWeighting",
     "upgrad": "UPGradWeighting",
     "cagrad": "CAGradWeighting",
@@ -77,23 +77,29 @@ def _torchjd(gramian: Tensor, *, weighting: Callable[[Tensor], Tensor], seed: in
     return weights.to(gramian)
 
 
-_OF_SUMS = frozenset(["pcgrad", "gradvac"])
+_CAGRAD = 0.5
+"""CAGrad's c, as in its paper: how far from the mean gradient it may go, as a share of the mean's length."""
 
 
 def _of_sum(gramian: Tensor, *, inner: Aggregator) -> Tensor:
     return inner(gramian) / gramian.shape[0]
 
 
+def _of_ball(gramian: Tensor, *, inner: Aggregator) -> Tensor:
+    return inner(gramian) / (1 + _CAGRAD)
+
+
 def capturable(method: GradientHarmonization) -> bool:
     """Whether the aggregator runs on the device alone, without a solver on the CPU or a draw."""
-    return method.aggregator not in _TORCHJD
+    return method.aggregator not in _TORCHJD and method.aggregator != "gradvac"
 
 
 def make_aggregator(method: GradientHarmonization, seed: int = 0) -> Aggregator:
     """The aggregator that a config asks for.
 
-    PCGrad (Yu et al., 2020), GradVac (Wang et al., 2021), MGDA (Désidéri, 2012), UPGrad (Quinton and Rey, 2024), CAGrad
-    (Liu et al., 2021) and IMTL-G (Liu et al., 2021) are those of torchjd; the two that sum over tasks are divided by n.
+    PCGrad (Yu et al., 2020), MGDA (Désidéri, 2012), UPGrad (Quinton and Rey, 2024), CAGrad (Liu et al., 2021) and
+    IMTL-G (Liu et al., 2021) are those of torchjd. PCGrad sums over tasks and is divided by n; CAGrad (c = 0.5) is
+    divided by 1 + c: equal gradients then give that gradient under every rule, and none is a hidden learning rate.
 
     Args:
         method: The config.
@@ -108,16 +114,21 @@ def make_aggregator(method: GradientHarmonization, seed: int = 0) -> Aggregator:
         return mean
     if method.aggregator == "agreement":
         return agreement
+    own = derive_seed(seed, "aggregator") >> 1
+    if method.aggregator == "gradvac":
+        return partial(gradvac, seed=own)
     name = _TORCHJD[method.aggregator]
     try:
         factory = getattr(import_module("torchjd.aggregation"), name)
-        weighting = factory(c=0.5) if method.aggregator == "cagrad" else factory()
+        weighting = factory(c=_CAGRAD) if method.aggregator == "cagrad" else factory()
     except ImportError as error:
         raise InputError.of(
             "aggregator-missing",
             f"method.aggregator = {method.aggregator}",
             f"it needs a package that is not installed: {str(error).splitlines()[0]}",
-            "Install optaware[meta] (for cagrad also torchjd[cagrad]), or choose another aggregator.",
+            "Install optaware[meta], or choose another aggregator.",
         ) from error
-    rule: Aggregator = partial(_torchjd, weighting=weighting, seed=derive_seed(seed, "aggregator") >> 1)
-    return partial(_of_sum, inner=rule) if method.aggregator in _OF_SUMS else rule
+    rule: Aggregator = partial(_torchjd, weighting=weighting, seed=own)
+    if method.aggregator == "cagrad":
+        return partial(_of_ball, inner=rule)
+    return partial(_of_sum, inner=rule) if method.aggregator == "pcgrad" else rule

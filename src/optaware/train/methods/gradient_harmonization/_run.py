@@ -35,7 +35,7 @@ from optaware.train.methods.gradient_harmonization._network import Params, make_
 from optaware.train.methods.gradient_harmonization._schedule import learning_rate, mixing
 from optaware.train.methods.gradient_harmonization._sources import Classes, load_classes
 from optaware.train.methods.gradient_harmonization._step import MetaStep
-from optaware.train.methods.gradient_harmonization._tasks import draw_tasks, task_seeds
+from optaware.train.methods.gradient_harmonization._tasks import TaskBatch, draw_tasks, task_seeds
 from optaware.train.methods.gradient_harmonization._update import FIGURES
 
 __all__ = ["DIVERGED_AFTER", "run"]
@@ -118,6 +118,7 @@ class _MetaRun:
         )
         self.last, self.best = Checkpoint(folder.path / LAST), Checkpoint(folder.path / BEST)
         self.progress = _Progress()
+        self._drawn: tuple[int, TaskBatch] | None = None
         self.identity = {"spec": fingerprint(spec), "base": self.classes.source.sha256["images"]}
         self.parameters = sum(value.numel() for value in self.params.values())
         write_json(
@@ -176,18 +177,13 @@ class _MetaRun:
 
     def _step(self) -> None:
         started = time.perf_counter()
-        step, data, method = self.progress.step + 1, self.data, self.method
-        batch = draw_tasks(
-            task_seeds(self.spec.seed, "task", step, self.schedule.batch_size),
-            available=(self.images.shape[0], self.images.shape[1]),
-            ways=data.ways,
-            shots=data.shots,
-            queries=data.queries,
-            mix=data.mix,
-        )
+        step, method = self.progress.step + 1, self.method
         lr = learning_rate(method, step, self.schedule.steps)
         share = mixing(method, step, self.schedule.steps, self.spec.seed)
-        loss, norm, made, *figures = self.meta_step(batch, lr, share)
+        under_way = self.meta_step(self._tasks(step), lr, share)
+        if step < self.schedule.steps:
+            self._drawn = (step + 1, self._draw(step + 1))  # while a GPU is at work
+        loss, norm, made, *figures = under_way.tolist()
         seconds = time.perf_counter() - started
         named = dict(zip(FIGURES, figures, strict=True))
         before = self.progress
@@ -213,9 +209,24 @@ class _MetaRun:
         self.steps_log.append(record.to_json())
         self.on_event(StepEvent(record, self.schedule.steps))
 
+    def _tasks(self, step: int) -> TaskBatch:
+        """The tasks of an update, drawn already or now."""
+        if self._drawn is None or self._drawn[0] != step:
+            return self._draw(step)
+        return self._drawn[1]
+
+    def _draw(self, step: int) -> TaskBatch:
+        return draw_tasks(
+            task_seeds(self.spec.seed, "task", step, self.schedule.batch_size),
+            available=(self.images.shape[0], self.images.shape[1]),
+            ways=self.data.ways,
+            shots=self.data.shots,
+            queries=self.data.queries,
+            mix=self.data.mix,
+        )
+
     def _forwards(self, step: int) -> int:
-        """Passes over a batch of tasks, a backward pass counting two: K inner updates and the query pass."""
-        return step * 3 * (self.method.inner_steps + 1)
+        return round(step * self.method.forwards_per_step)
 
     def _score(self, images: Tensor, purpose: str, shots: int, episodes: int) -> EpisodeScores:
         return score_episodes(

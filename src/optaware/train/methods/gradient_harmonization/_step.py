@@ -54,8 +54,8 @@ class MetaStep:
         self._output: Tensor | None = None
         self.recorded = images.device.type == "cuda" and capturable(method)
 
-    def __call__(self, batch: TaskBatch, lr: float, share: float) -> list[float]:
-        """Make one update.
+    def __call__(self, batch: TaskBatch, lr: float, share: float) -> Tensor:
+        """Make one update. On a GPU it is under way when this returns; reading the figures waits for it.
 
         Args:
             batch: The tasks.
@@ -63,18 +63,18 @@ class MetaStep:
             share: λ.
 
         Returns:
-            Mean query loss, norm of the gradient, 1.0 if the update was made, and `FIGURES`.
+            Mean query loss, norm of the gradient, 1.0 if the update was made, and `FIGURES`; good until the next call.
         """
         given = (*batch.tensors(), torch.tensor([lr, share], dtype=torch.float32))
         if self.recorded and self._graph is None:
             self._inputs = tuple(tensor.to(self.images.device) for tensor in given)
             self._record()
         if self._graph is None or self._output is None:
-            return self._compute(*(tensor.to(self.images.device) for tensor in given)).tolist()
+            return self._compute(*(tensor.to(self.images.device) for tensor in given))
         for held, tensor in zip(self._inputs, given, strict=True):
             held.copy_(tensor)
         self._graph.replay()
-        return self._output.tolist()
+        return self._output
 
     def _record(self) -> None:
         """Warm up on a side stream, record the graph (which computes nothing), and put the state back as it was.

@@ -38,7 +38,7 @@ def make_proposer(method: ComplementaryPromptTuning, words: Vocabulary, cache: P
             return searcher(words, method.subspace, method.sigma, method.search_asks)
         case "replay":
             assert method.replay is not None
-            return Replay.read(Path(method.replay), method.replay_sha256)
+            return Replay.read(Path(method.replay), method.replay_sha256, method.llm)
         case "llm":
             from optaware.llm import open_chat
             from optaware.train.methods.prompt_tuning.proposers._llm import LLM

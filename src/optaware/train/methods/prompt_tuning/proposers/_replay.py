@@ -27,19 +27,31 @@ class Replay:
     asks: int = 1
 
     @classmethod
-    def read(cls, path: Path, sha256: str | None = None) -> Replay:
+    def read(cls, path: Path, sha256: str | None = None, llm: str | None = None) -> Replay:
         """Read a recording: JSONL with `task`, `seed`, `round` and `texts` a line; other fields are left alone.
 
+        A recording of several LLMs (field `llm`) gives the texts of `llm`; one of a single author gives all.
+
         Raises:
-            InputError: It is missing, malformed or not the one that was meant.
+            InputError: It is missing, malformed, not the one that was meant, or of several LLMs without the one wanted.
         """
         rows = read_jsonl(path)
         if sha256 is not None and file_sha256(path) != sha256:
             raise InputError.of(
                 "replay-changed", str(path), "it is not the recording that the spec names", "Plan again."
             )
+        authors = {str(row.get("llm")) for row in rows if isinstance(row, dict)}
+        if len(authors) > 1 and llm not in authors:
+            raise InputError.of(
+                "replay-other-llm",
+                f"llm: {llm}",
+                f"{path} has the proposals of {', '.join(sorted(authors))}",
+                "Name one of them as llm, or record the model that is meant.",
+            )
         texts: dict[tuple[str, int, int], tuple[str, ...]] = {}
         for number, row in enumerate(rows, 1):
+            if len(authors) > 1 and isinstance(row, dict) and str(row.get("llm")) != llm:
+                continue
             try:
                 texts[str(row["task"]), int(row["seed"]), int(row["round"])] = tuple(map(str, row["texts"]))
             except (KeyError, TypeError, ValueError) as error:
