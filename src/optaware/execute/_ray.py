@@ -107,11 +107,15 @@ class Ray:
                 for item in running:
                     _show(item, on_event)
         finally:
-            for item in running:
+            cancelled = list(running)
+            for item in cancelled:
                 ray.cancel(item.reference, force=False)
             deadline = time.monotonic() + GRACE_S
             while running and time.monotonic() < deadline:
                 self._collect(ray, running, outcomes, on_event, _POLL_S)
+            # Ray calls a task cancelled as soon as it is told to stop; its command may still be writing what it has.
+            while any(item.note.exists() for item in cancelled) and time.monotonic() < deadline:
+                time.sleep(_POLL_S)
         return [outcomes.get(job.key, Outcome(job.key, "stopped", "not begun")) for job in jobs]
 
     def _submit(self, task: Any, job: Job, share: float, on_event: Callable[[Event], None]) -> _Submitted:

@@ -18,9 +18,13 @@ from optaware._io import read_json, write_json, write_text
 from optaware.execute._job import PARENT_VARIABLE
 from optaware.execute._worker import end, open_log, start
 
-__all__ = ["run_command"]
+__all__ = ["OrphanedError", "run_command"]
 
 _POLL_S = 0.2
+
+
+class OrphanedError(Exception):
+    """This process has lost the one that watched it: its end is nobody's answer, and the job begins again elsewhere."""
 
 
 def run_command(
@@ -36,13 +40,26 @@ def run_command(
         added: Variables beside the worker's own environment.
         log: File that its output is appended to; it must lie where this machine can write.
         timeout_s: Seconds after which it is stopped.
-        note: File in which to write the id of this worker process; None: nowhere.
+        note: File that holds the id of this worker process for as long as the command runs; None: nowhere. A driver
+            that cancels a job waits until it is gone.
 
     Returns:
         Exit code, and why it was ended from here, or nothing.
+
+    Raises:
+        OrphanedError: The parent of this process went away; the command was ended.
     """
-    if note:
-        write_text(Path(note), str(os.getpid()))
+    if note is None:
+        return _run(command, added, log, timeout_s)
+    held = Path(note)
+    write_text(held, str(os.getpid()))
+    try:
+        return _run(command, added, log, timeout_s)
+    finally:
+        held.unlink(missing_ok=True)
+
+
+def _run(command: list[str], added: dict[str, str], log: str, timeout_s: float | None) -> tuple[int, str]:
     parent, began = os.getppid(), time.monotonic()
     with open_log(Path(log)) as file:
         process = start(command, {**added, PARENT_VARIABLE: str(os.getpid())}, file)
@@ -51,9 +68,9 @@ def run_command(
                 if timeout_s is not None and time.monotonic() - began > timeout_s:
                     return end(process), f"it took longer than {timeout_s:g} s"
                 if os.getppid() != parent:
-                    return end(process), ""
+                    raise OrphanedError
                 time.sleep(_POLL_S)
-        except BaseException:  # cancelled: the command ends in order before the worker goes on
+        except BaseException:  # cancelled or orphaned: the command ends in order before the worker goes on
             end(process)
             raise
         return code, ""
@@ -68,7 +85,9 @@ def _main(ticket: Path) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, leave)
     try:
-        code, reason = run_command(asked["command"], asked["added"], asked["log"], asked["timeout_s"], None)
+        code, reason = run_command(asked["command"], asked["added"], asked["log"], asked["timeout_s"], asked["note"])
+    except OrphanedError:
+        return  # no exit code: the driver takes it for a machine that failed, and submits the job again
     except (OSError, subprocess.SubprocessError) as error:
         code, reason = 1, f"it could not be started ({error})"
     write_json(Path(asked["exit"]), {"code": code, "reason": reason})

@@ -25,6 +25,7 @@ class _Submitted:
     job: Job
     handle: Any
     exit: Path
+    note: Path
 
 
 class Slurm:
@@ -112,23 +113,25 @@ class Slurm:
 
     def _begin(self, submitit: Any, job: Job, *, again: bool) -> _Submitted:
         folder = job.log.parent
-        ticket, left = folder / "slurm-job.json", folder / "slurm-exit.json"
+        ticket, left, note = folder / "slurm-job.json", folder / "slurm-exit.json", folder / "slurm-worker.txt"
         if not again and (found := self._submitted_before(submitit, ticket)):
-            return _Submitted(job, found, left)
+            return _Submitted(job, found, left, note)
         executor = self._executor(submitit, job)
         left.unlink(missing_ok=True)
+        note.unlink(missing_ok=True)
         asked = {
             "command": command_line(job),
             "added": {**travelling(), **environment(job.threads)},
             "log": str(job.log.resolve()),
             "timeout_s": job.timeout_s,
             "exit": str(left.resolve()),
+            "note": str(note.resolve()),
         }
         write_json(ticket, asked)
         command = [sys.executable, "-m", "optaware.execute._remote", str(ticket.resolve())]
         handle = executor.submit(submitit.helpers.CommandFunction(command, verbose=False))
         write_json(ticket, {**asked, "job": str(handle.job_id), "folder": str(self._folder), "cluster": self._cluster})
-        return _Submitted(job, handle, left)
+        return _Submitted(job, handle, left, note)
 
     def _submitted_before(self, submitit: Any, ticket: Path) -> Any:
         """The job that an earlier driver submitted and that has not ended, on a cluster that outlives its driver."""
@@ -150,7 +153,7 @@ class Slurm:
             item.handle.cancel(check=False)
         deadline = time.monotonic() + GRACE_S
         while running and time.monotonic() < deadline:
-            for item in [item for item in running if item.handle.done()]:
+            for item in [item for item in running if item.handle.done() and not item.note.exists()]:
                 running.remove(item)
                 outcomes[item.job.key] = outcome = Outcome(item.job.key, "stopped", "told to stop")
                 on_event(Event("end", item.job, outcome=outcome))
