@@ -110,7 +110,8 @@ def work(options: argparse.Namespace) -> None:
         for _ in range(50):
             ranks.wait()
             started = time.perf_counter()
-            ranks.joint([0.0] * len(ranks.share(4)), 4)
+            counts = [len(ranks.share(4, rank)) for rank in range(ranks.size)]
+            ranks.joint([0.0] * counts[ranks.rank], counts)
             exchanges.append(time.perf_counter() - started)
         if ranks.first:
             options.worker.write_text(json.dumps({"found": found, "exchange_s": statistics.median(exchanges)}))

@@ -73,10 +73,15 @@ def make_update(method: ZerothOrderConfig) -> Update:
 
 def _copies(method: ZerothOrderConfig, model: Any) -> int:
     """Copies of a batch in one forward pass: on a CPU the two signs of a direction, which then share a draw."""
-    if method.batching == "off":
-        return 1
-    many = method.batching == "on" or any(parameter.is_cuda for parameter in model.parameters())
-    return _MOST_COPIES if many else 2
+    match method.batching:
+        case "off":
+            return 1
+        case "pairs":
+            return 2
+        case "on":
+            return _MOST_COPIES
+        case "auto":
+            return _MOST_COPIES if any(parameter.is_cuda for parameter in model.parameters()) else 2
 
 
 def make_learner(model: Any, loss: Loss, method: Method, seed: int, steps: int = 1) -> Learner:

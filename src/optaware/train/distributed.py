@@ -4,9 +4,9 @@ Every process holds the whole model. Between them they evaluate the losses of a 
 bytes a loss) and then all make the same update from the same seeds and coefficients. So weights never travel, not even
 at the start, and stay the same to the bit.
 
-- **Queries shared** (`SharedEstimator`): all processes see the same batch, each evaluates a share of the points that
-  the estimator asks for. The numbers are those of one process, so the weights are too, however many processes there
-  are; a run may be resumed with another number of them.
+- **Queries shared** (`SharedEstimator`): all processes see the same batch, each makes a share of the forward passes
+  that the estimator asks for. A pass holds the same points whoever makes it, so the numbers are those of one process
+  and the weights are too, however many processes there are; a run may be resumed with another number of them.
 - **Data shared** (`ZerothOrder(share="data")`, the Trainer): each process evaluates all points on rows of its own.
   Losses are added by `math.fsum`, which rounds once whatever the order: n processes with one part of the batch each and
   one process that accumulates the same n parts come to the same bits. (One process that puts the same rows through the
@@ -18,6 +18,7 @@ Both hold among processors of one kind, where the same forward pass gives the sa
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -31,14 +32,14 @@ from optaware.errors import InputError, Problem, RankError
 from optaware.train._asked import answered, asked
 from optaware.train._digest import text_digest, weights_digest
 from optaware.train._types import Learner, Probe
-from optaware.train.estimators._points import losses_at
+from optaware.train.estimators._points import Point, batches_of, losses_of
 from optaware.train.zeroth import ZerothOrderLearner
 
 if TYPE_CHECKING:
     from optaware.train.directions import Direction
     from optaware.train.estimators import Estimator
 
-__all__ = ["Ranks", "SharedEstimator", "launched", "share_queries"]
+__all__ = ["Ranks", "SharedEstimator", "launched", "share_queries", "shared_losses"]
 
 
 def launched() -> bool:
@@ -97,9 +98,10 @@ class Ranks:
         """Whether this is the one process that writes files and speaks."""
         return self.rank == 0
 
-    def share(self, count: int) -> range:
-        """Which of `count` things are this rank's: a block, the blocks of all ranks in order."""
-        return range(self.rank * count // self.size, (self.rank + 1) * count // self.size)
+    def share(self, count: int, rank: int | None = None) -> range:
+        """Which of `count` things are this rank's (or another's): a block, the blocks of all ranks in order."""
+        rank = self.rank if rank is None else rank
+        return range(rank * count // self.size, (rank + 1) * count // self.size)
 
     def gather(self, values: Sequence[float]) -> list[list[float]]:
         """The float64 values of every rank, by rank; ranks may give different numbers of them.
@@ -116,16 +118,19 @@ class Ranks:
             rows = self._all(row)
         return [row[:count].tolist() for row, count in zip(rows, counts, strict=True)]
 
-    def joint(self, values: Sequence[float], count: int) -> list[float]:
-        """All `count` values of which each rank has made its `share`, in order."""
+    def joint(self, values: Sequence[float], counts: Sequence[int]) -> list[float]:
+        """The values of all ranks in order, where every rank knows already how many each has made.
+
+        Raises:
+            RankError: A process is gone or does not answer.
+        """
         if self.size == 1:
             return list(values)
-        shares = [(r + 1) * count // self.size - r * count // self.size for r in range(self.size)]
-        row = torch.zeros(max(shares), dtype=torch.float64)
+        row = torch.zeros(max(counts), dtype=torch.float64)
         row[: len(values)] = torch.tensor(values, dtype=torch.float64)
         with _told("exchange losses"):
             rows = self._all(row)
-        return [value for row, size in zip(rows, shares, strict=True) for value in row[:size].tolist()]
+        return [value for row, count in zip(rows, counts, strict=True) for value in row[:count].tolist()]
 
     def any(self, flag: bool) -> bool:
         """Whether any rank says yes."""
@@ -194,11 +199,39 @@ def _told(what: str) -> Iterator[None]:
         ) from error
 
 
+def shared_losses(
+    ranks: Ranks, direction: Direction, loss: Callable[[], float], points: Sequence[Point]
+) -> list[float]:
+    """Loss at each point, every rank evaluating a share of the forward passes that one process would make.
+
+    Passes are dealt out whole, in blocks in the estimator's order: a pass has the same shapes whoever makes it, so the
+    losses are those of one process to the bit, and both sides of a direction mostly fall to one rank, which draws z
+    once.
+
+    Raises:
+        RankError: A process is gone or does not answer.
+    """
+    passes = batches_of(direction, loss, points)
+    shares = [ranks.share(len(passes), rank) for rank in range(ranks.size)]
+    counts = [sum(len(passes[at]) for at in share) for share in shares]
+    if not all(counts):
+        _tell_of_idle(ranks.size, len(passes))
+    mine = [passes[at] for at in shares[ranks.rank]]
+    return ranks.joint(losses_of(direction, loss, mine), counts)
+
+
+def _tell_of_idle(processes: int, passes: int) -> None:
+    warnings.warn(
+        f"{processes} processes share {passes} forward pass{'es' if passes > 1 else ''} a step, so some have nothing "
+        'to do: ask for more queries, or for fewer points in one pass (batching: "pairs" or "off")',
+        stacklevel=3,
+    )
+
+
 class SharedEstimator:
     """An estimator whose losses are evaluated by all ranks together, each at its share of the points.
 
-    The batch is the same for all. Points are dealt out in blocks, in the estimator's order, so that both sides of a
-    direction mostly fall to one rank, which draws z once. Each rank then knows all losses.
+    The batch is the same for all. Each rank then knows all losses; see `shared_losses`.
 
     Args:
         inner: What is estimated.
@@ -213,9 +246,7 @@ class SharedEstimator:
         self, direction: Direction, loss: Callable[[], float], seeds: Sequence[int], eps: float | None = None
     ) -> Probe:
         """Evaluate this rank's share, exchange, and let the estimator make its probe; see `Estimator.estimate`."""
-        points = asked(self.inner, seeds, eps)
-        mine = [points[at] for at in self.ranks.share(len(points))]
-        losses = self.ranks.joint(losses_at(direction, loss, mine), len(points))
+        losses = shared_losses(self.ranks, direction, loss, asked(self.inner, seeds, eps))
         return answered(self.inner, seeds, losses, eps)
 
     def __getattr__(self, name: str) -> Any:

@@ -7,6 +7,8 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ from torch import nn
 
 from optaware.train import Ranks
 from optaware.train._digest import weights_digest
+from optaware.train.directions import Dense
+from optaware.train.distributed import shared_losses
 
 WORKER = Path(__file__).with_name("ranks_worker.py")
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "TOKENIZERS_PARALLELISM": "false"}
@@ -69,6 +73,63 @@ def test_shares_are_blocks_that_cover_everything() -> None:
             ranks.rank = rank
             dealt += list(ranks.share(5))
         assert dealt == [0, 1, 2, 3, 4]
+
+
+class Meanwhile(Ranks):
+    """Ranks of one process, one after the other: an exchange gives what the others have said before."""
+
+    def __init__(self, rank: int, size: int, said: list[list[float]]) -> None:
+        super().__init__()
+        self.rank, self.size, self._said = rank, size, said
+
+    def joint(self, values: Sequence[float], counts: Sequence[int]) -> list[float]:
+        assert len(values) == counts[self.rank]
+        self._said.append(list(values))
+        return [value for each in self._said for value in each]
+
+
+@pytest.mark.parametrize("most", [1, 2, 4])
+@pytest.mark.parametrize("size", [2, 3, 4])
+@pytest.mark.filterwarnings("ignore:.* processes share")
+def test_a_forward_pass_holds_the_same_points_whatever_the_number_of_processes(most: int, size: int) -> None:
+    points = [(seed, sign) for seed in range(3) for sign in (1.0, -1.0)]
+    passes: list[tuple[tuple[int, float], ...]] = []
+
+    class Noted:
+        supports_batch = True
+
+        @contextmanager
+        def batched(self, points: Sequence[tuple[int, float]]) -> Iterator[None]:
+            passes.append(tuple(points))
+            yield
+
+        def at(self, seed: int, scale: float) -> AbstractContextManager[None]:
+            return self.batched([(seed, scale)])
+
+    class Loss:
+        most_copies = most
+
+        def __call__(self) -> float:
+            return self.copies(1)[0]
+
+        def copies(self, count: int) -> list[float]:
+            assert count == len(passes[-1])
+            return [10 * seed + sign for seed, sign in passes[-1]]
+
+    direction: Any = Noted()
+    alone = shared_losses(Ranks(), direction, Loss(), points)
+    whole, passes[:] = tuple(passes), []
+    said: list[list[float]] = []
+    for rank in range(size):
+        losses = shared_losses(Meanwhile(rank, size, said), direction, Loss(), points)
+    assert tuple(passes) == whole
+    assert losses == alone == [10 * seed + sign for seed, sign in points]
+
+
+def test_processes_without_a_forward_pass_are_told_of() -> None:
+    direction: Any = Dense(nn.Linear(2, 2))
+    with pytest.warns(UserWarning, match=r"3 processes share 2 forward passes.*more queries"):
+        shared_losses(Meanwhile(0, 3, []), direction, lambda: 1.0, [(0, 1.0), (0, -1.0)])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])

@@ -108,7 +108,7 @@ class ZerothOrderConfig(MethodConfig):
         Knob("where the perturbation is applied", ("perturbation inside the forward pass",), baseline=("forward",)),
     ] = "forward"
     batching: Annotated[
-        Literal["auto", "on", "off"],
+        Literal["auto", "on", "pairs", "off"],
         Knob(
             "probes evaluated together in one forward pass",
             ("batched probes", "parallel probes", "batched forward passes"),
@@ -116,8 +116,9 @@ class ZerothOrderConfig(MethodConfig):
             baseline=("auto",),
         ),
     ] = "auto"
-    """`auto`: all that fit on a GPU, two at a time on a CPU, where the direction can; the losses are the same up to
-    rounding."""
+    """Points in one forward pass, where the direction can: `on` up to 32, `pairs` both signs of a direction, `off` one;
+    `auto`: `on` on a GPU, `pairs` on a CPU. The losses are the same up to rounding. Processes that share a step take
+    whole passes, so with several GPUs `pairs` lets all of them work."""
     estimator: Annotated[
         Literal["two-point", "one-sided", "one-point", "one-point-residual"],
         Knob(
@@ -230,7 +231,7 @@ def _senseless(config: ZerothOrderConfig) -> list[tuple[str, str]]:
         ("noise", low_rank and config.noise == "store", "the factors of a low-rank one are held anyway"),
         (
             "batching",
-            config.batching == "on" and config.apply == "in-place",
+            config.batching in ("on", "pairs") and config.apply == "in-place",
             "weights that are written hold one probe at a time; use apply: forward",
         ),
         (

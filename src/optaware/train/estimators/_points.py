@@ -11,7 +11,7 @@ from torch import Tensor
 from optaware.train._types import Probe
 from optaware.train.directions import Direction
 
-__all__ = ["Point", "Stateless", "losses_at", "to_float32"]
+__all__ = ["Point", "Stateless", "batches_of", "losses_at", "losses_of", "to_float32"]
 
 Point = tuple[int, float]
 """Seed and scale: the point `θ + scale·z(seed)`; scale 0 is θ itself."""
@@ -25,30 +25,41 @@ def to_float32(value: float) -> float:
         return math.nan
 
 
-def losses_at(direction: Direction, loss: Callable[[], float], points: Sequence[Point]) -> list[float]:
-    """Loss of the step's batch at each point.
+def batches_of(direction: Direction, loss: Callable[[], float], points: Sequence[Point]) -> list[Sequence[Point]]:
+    """Cut the points of a step into those that go through the model in one forward pass, in order.
 
     Where the direction can perturb copies of a batch differently (`supports_batch`) and the loss can tell them apart
-    (`most_copies` above 1), as many points as that go through the model in one forward pass; the losses are the same up
-    to rounding.
+    (`most_copies` above 1), as many points as that; one by one otherwise. A loss's last bits depend on the shape of its
+    forward pass, so the cut follows from points, direction and loss alone: processes that share a step take whole
+    pieces of it.
+    """
+    most = getattr(loss, "most_copies", 1) if getattr(direction, "supports_batch", False) else 1
+    return [points[start : start + most] for start in range(0, len(points), most)]
+
+
+def losses_of(direction: Direction, loss: Callable[[], float], batches: Sequence[Sequence[Point]]) -> list[float]:
+    """Loss of the step's batch at each point of some pieces, one forward pass a piece."""
+    found: list[float] = []
+    for points in batches:
+        if len(points) > 1:
+            with direction.batched(points):
+                found += loss.copies(len(points))  # type: ignore[attr-defined]
+        else:
+            seed, scale = points[0]
+            with direction.at(seed, scale):
+                found.append(loss())
+    return found
+
+
+def losses_at(direction: Direction, loss: Callable[[], float], points: Sequence[Point]) -> list[float]:
+    """Loss of the step's batch at each point; the losses are the same up to rounding however many go at once.
 
     Args:
         direction: How z is applied.
         loss: Loss of the model as it now computes, over the step's whole batch; see `BatchLoss`.
         points: Seed and scale of each point.
     """
-    most = getattr(loss, "most_copies", 1) if getattr(direction, "supports_batch", False) else 1
-    found: list[float] = []
-    for start in range(0, len(points), most):
-        chunk = points[start : start + most]
-        if len(chunk) > 1:
-            with direction.batched(chunk):
-                found += loss.copies(len(chunk))  # type: ignore[attr-defined]
-        else:
-            seed, scale = chunk[0]
-            with direction.at(seed, scale):
-                found.append(loss())
-    return found
+    return losses_of(direction, loss, batches_of(direction, loss, points))
 
 
 class Stateless:

@@ -14,7 +14,7 @@ from optaware.records import ZerothOrderConfig
 from optaware.train._asked import Point, answered, asked
 from optaware.train._digest import weights_digest
 from optaware.train._types import Probe
-from optaware.train.distributed import Ranks
+from optaware.train.distributed import Ranks, shared_losses
 from optaware.train.estimators._points import losses_at
 from optaware.train.optim._closure import Closure, check_repeats, still
 from optaware.train.optim._pieces import Directions, check_model, config_of, identity_of, pieces
@@ -204,8 +204,7 @@ class ZerothOrder(torch.optim.Optimizer):
     def _evaluate(self, loss: Closure) -> list[float]:
         if self.share == "data" or self.ranks.size == 1:
             return losses_at(self._direction, loss, self._points)
-        mine = [self._points[at] for at in self.ranks.share(len(self._points))]
-        return self.ranks.joint(losses_at(self._direction, loss, mine), len(self._points))
+        return shared_losses(self.ranks, self._direction, loss, self._points)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
