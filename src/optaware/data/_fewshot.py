@@ -9,7 +9,7 @@ from pydantic import Field
 
 from optaware._io import read_yaml
 from optaware.errors import ProblemList
-from optaware.records import Record, parse_record
+from optaware.records import JudgeShot, Record, parse_record
 from optaware.tasks import Task
 
 __all__ = ["TEMPLATES", "FewShotModule", "JudgeShot", "RewriteShot", "find_module"]
@@ -26,15 +26,6 @@ class RewriteShot(Record):
     given: Given = Field(default_factory=dict)
     text: str
     rewrites: Annotated[dict[str, str], Field(min_length=1)]
-
-
-class JudgeShot(Record):
-    """One pair and the right verdict on it."""
-
-    given: Given = Field(default_factory=dict)
-    original: str
-    rewrite: str
-    answer: Literal["same", "not the same"]
 
 
 class FewShotModule(Record):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from optaware._io import canonical_json, text_sha256
 from optaware.data._fewshot import TEMPLATES, FewShotModule, Given, find_module
 from optaware.errors import InputError
 from optaware.llm import Template, load_template
-from optaware.records import ChatMessage, Example
+from optaware.records import ChatMessage, Example, JudgeShot, JudgeTemplate
 from optaware.tasks import Task
 
 __all__ = [
@@ -79,7 +80,7 @@ class _Prompt:
         """All that is said before the row, to recognise a reply that repeats it."""
         return "\n".join(message.content for message in self.head)
 
-    def _row(self, example: Example, **own: str) -> tuple[ChatMessage, ...]:
+    def _row(self, example: Example, **own: Any) -> tuple[ChatMessage, ...]:
         context = self.task.context(example)
         given = _lines({heading: _shown(context, name) for heading, name in self.shown.items()})
         context |= {**self.wording, "part": "row", "given": given, "shots": list(self.shots), **own}
@@ -94,12 +95,27 @@ class RewriterPrompt(_Prompt):
         return self._row(example, span=_plain(self.task.span_text(example)))
 
 
+@dataclass(frozen=True)
 class JudgePrompt(_Prompt):
-    """Asks one question about an original span and its rewrite."""
+    """Asks one question about an original span and its rewrite.
+
+    Attributes:
+        votes: How ballots are taken and counted, where there is more than one; part of the id.
+        guidance: Further rules for the judge.
+    """
+
+    votes: str = ""
+    guidance: tuple[str, ...] = ()
+
+    @property
+    def id(self) -> str:
+        """Hash over everything that decides the messages and how the replies are counted, rows aside."""
+        return super().id if not self.votes else text_sha256(canonical_json([super().id, self.votes]))
 
     def messages(self, example: Example, rewritten: str) -> tuple[ChatMessage, ...]:
         """The whole chat for one pair. Data stands in JSON quotes, so that orders in it cannot pass for the prompt."""
-        return self._row(example, original=_quoted(self.task.span_text(example)), rewritten=_quoted(rewritten))
+        texts = {"original": _quoted(self.task.span_text(example)), "rewritten": _quoted(rewritten)}
+        return self._row(example, **texts, guidance=self.guidance)
 
 
 def _plain(text: str) -> str:
@@ -107,8 +123,17 @@ def _plain(text: str) -> str:
     return "\n".join(line for line in lines if line)
 
 
+_CONTROL = re.compile(r"<(?=\||/?s>|/?(?:start|end)_of_turn>|<SYS>>|/?SYS>>)|\[(?=/?INST\])", re.IGNORECASE)
+
+
 def _quoted(text: str) -> str:
-    return json.dumps(text.strip(), ensure_ascii=False)
+    """`text` as a JSON string: one line, ended by its quote whatever it says.
+
+    Marks that a chat model's tokenizer would take for the end of a turn (`<|im_end|>`, `</s>`, `[INST]`) are written
+    with an escape, as JSON allows, so that no row can end its turn and speak for somebody else.
+    """
+    quoted = json.dumps(text.strip(), ensure_ascii=False)
+    return _CONTROL.sub(lambda mark: f"\\u{ord(mark.group()):04x}", quoted)
 
 
 def _lines(given: Given) -> list[tuple[str, str]]:
@@ -189,32 +214,52 @@ def rewriter_prompt(task: Task, template: str) -> RewriterPrompt:
     return RewriterPrompt(task, loaded, wording, module.rewriter_given, head, tuple(shots))
 
 
-def judge_prompts(task: Task, template: str = "oat") -> dict[Question, JudgePrompt]:
+def judge_prompts(task: Task, template: str = "oat", judge: JudgeTemplate | None = None) -> dict[Question, JudgePrompt]:
     """The judge's prompts for a task, one for each question.
 
     The judge is the same for every rewriter template; `template` only says where a user's few-shot module may lie.
+
+    Args:
+        task: The task.
+        template: The rewriter's template.
+        judge: A version of the judge as `optaware data calibrate` makes it; None: the packaged one.
+
+    Raises:
+        InputError: The judge was made for another task, or its examples lack lines that rows have.
     """
     path = _template(template)[1]
     module = find_module(task, path)
     wording = _wording(task, module)
+    judge = judge or JudgeTemplate(task=task.name, base="plain")
+    if judge.task != task.name:
+        raise InputError.of(
+            "judge-other-task",
+            f"a judge for {judge.task}",
+            f"its examples and rules are about another task than {task.name}",
+            f"Calibrate a judge for {task.name}.",
+        )
     prompts: dict[Question, JudgePrompt] = {}
     for question in QUESTIONS:
-        shots = module.meaning if question == "meaning" else module.role
-        loaded = load_template(TEMPLATES / f"judge_{question}.jinja", name=f"judge_{question}.jinja")
-        turns = [
-            (
-                {
-                    "given": _lines(shot.given),
-                    "original": _quoted(shot.original),
-                    "rewritten": _quoted(shot.rewrite),
-                },
-                str(shot.answer),
-            )
-            for shot in shots
-        ]
+        own, given = (judge.meaning, module.meaning) if question == "meaning" else (judge.role, module.role)
+        name = f"judge_{question}{'' if judge.base == 'plain' else '_guarded'}.jinja"
+        loaded = load_template(TEMPLATES / name, name=name)
         shown = {} if question == "meaning" else _judge_shown(task, module)
-        prompts[question] = JudgePrompt(task, loaded, wording, shown, _head(loaded, wording, turns), ())
+        turns = [_judge_turn(shot, shown) for shot in (*given, *own.shots)]
+        head = _head(loaded, wording | {"guidance": own.guidance}, turns)
+        prompts[question] = JudgePrompt(task, loaded, wording, shown, head, (), _votes(judge), own.guidance)
     return prompts
+
+
+def _judge_turn(shot: JudgeShot, shown: Mapping[str, str]) -> tuple[dict[str, Any], str]:
+    given = {heading: shot.given[heading] for heading in shown if heading in shot.given}
+    texts = {"original": _quoted(shot.original), "rewritten": _quoted(shot.rewrite)}
+    return {"given": _lines(given), **texts}, str(shot.answer)
+
+
+def _votes(judge: JudgeTemplate) -> str:
+    if len(judge.orders) == 1 and judge.orders[0] == "original-first" and not judge.members:
+        return ""
+    return canonical_json([judge.orders, [member.to_json() for member in judge.members], judge.rule])
 
 
 def _judge_shown(task: Task, module: FewShotModule) -> Mapping[str, str]:
@@ -236,7 +281,7 @@ def _label_fields(task: Task) -> set[str]:
 
 
 def _head(
-    template: Template, wording: Mapping[str, str], turns: Sequence[tuple[dict[str, Any], str]]
+    template: Template, wording: Mapping[str, Any], turns: Sequence[tuple[dict[str, Any], str]]
 ) -> tuple[ChatMessage, ...]:
     messages = [ChatMessage(role="system", content=template.render(part="system", **wording))]
     for context, answer in turns:
@@ -245,12 +290,13 @@ def _head(
     return tuple(messages)
 
 
-def prompt_ids(task: Task, template: str) -> PromptIds:
+def prompt_ids(task: Task, template: str, judge: JudgeTemplate | None = None) -> PromptIds:
     """Content hashes of the prompts: over the templates, the few-shot module and what it takes from the task.
 
     Args:
         task: The task.
         template: `oat`, `paraphrase` or the path of a Jinja file.
+        judge: A calibrated judge; None: the packaged one.
     """
-    judges = judge_prompts(task, template)
+    judges = judge_prompts(task, template, judge)
     return PromptIds(rewriter_prompt(task, template).id, {question: prompt.id for question, prompt in judges.items()})

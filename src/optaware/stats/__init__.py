@@ -3,7 +3,7 @@
 from optaware.stats._agreement import cohen_kappa
 from optaware.stats._bootstrap import crossed_bootstrap, paired_bootstrap
 from optaware.stats._f1 import macro_f1
-from optaware.stats._intervals import mean_interval, wilson
+from optaware.stats._intervals import clopper_pearson, mean_interval, wilson
 from optaware.stats._multiple import benjamini_hochberg, holm
 from optaware.stats._paired import PairedTest, mcnemar, sign_flip_test
 from optaware.stats._power import rows_needed, seeds_needed
@@ -11,6 +11,7 @@ from optaware.stats._power import rows_needed, seeds_needed
 __all__ = [
     "PairedTest",
     "benjamini_hochberg",
+    "clopper_pearson",
     "cohen_kappa",
     "crossed_bootstrap",
     "holm",

@@ -8,7 +8,7 @@ from optaware.errors import InputError
 from optaware.records import Interval
 from optaware.stats._check import FloatArray, t_quantile, unit_interval, vector
 
-__all__ = ["mean_interval", "wilson"]
+__all__ = ["clopper_pearson", "mean_interval", "wilson"]
 
 
 def wilson(successes: int, n: int, *, level: float = 0.95) -> Interval:
@@ -43,6 +43,33 @@ def wilson(successes: int, n: int, *, level: float = 0.95) -> Interval:
     low = 0.0 if successes == 0 else max(0.0, centre - half)
     high = 1.0 if successes == n else min(1.0, centre + half)
     return Interval(estimate=share, low=low, high=high, level=level, method=f"Wilson score, n = {n}")
+
+
+def clopper_pearson(successes: int, n: int, *, level: float = 0.95) -> Interval:
+    """Exact (Clopper–Pearson) interval of a share: quantiles of Beta(k, n−k+1) and Beta(k+1, n−k) at (1∓level)/2.
+
+    Its coverage is never below `level`, so it is wider than `wilson`.
+
+    Args:
+        successes: How many (k) of the `n` succeeded.
+        n: How many were tried, at least 1.
+        level: Confidence level, between 0 and 1.
+
+    Raises:
+        InputError: The counts or the level make no sense.
+
+    Source: Clopper and Pearson, Biometrika 26 (1934).
+    """
+    from scipy.special import betaincinv
+
+    if n < 1 or not 0 <= successes <= n:
+        raise InputError.of(
+            "counts", f"{successes} of {n}", "0 ≤ successes ≤ n and n ≥ 1 are needed", "Correct the counts."
+        )
+    tail = (1.0 - unit_interval(level, "level")) / 2.0
+    low = 0.0 if successes == 0 else float(betaincinv(successes, n - successes + 1, tail))
+    high = 1.0 if successes == n else float(betaincinv(successes + 1, n - successes, 1.0 - tail))
+    return Interval(estimate=successes / n, low=low, high=high, level=level, method=f"Clopper–Pearson, n = {n}")
 
 
 def mean_interval(values: Sequence[float] | FloatArray, *, level: float = 0.95) -> Interval:

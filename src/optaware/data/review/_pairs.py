@@ -91,7 +91,9 @@ class RowFinder:
         return self._found[example_id]
 
 
-def read_pairs(path: Path, task: Task | None = None, *, data_dir: Path | None = None) -> list[ReviewPair]:
+def read_pairs(
+    path: Path, task: Task | None = None, *, data_dir: Path | None = None, of_task: bool = False
+) -> list[ReviewPair]:
     """Read the pairs of a JSONL file.
 
     A row has `rewritten` (or `rewrite`) and `original`, or instead of the latter an `example_id` of `task`, whose row
@@ -102,6 +104,7 @@ def read_pairs(path: Path, task: Task | None = None, *, data_dir: Path | None = 
         path: The file.
         task: The task; needed for rows without `original`. With it, missing `given` lines come from the task's row.
         data_dir: Where the task's rows lie, as in `load_rows`.
+        of_task: Leave out rows that say that they belong to another task.
 
     Raises:
         InputError: All rows that are malformed, cannot be looked up, or whose original is not the task's.
@@ -110,6 +113,8 @@ def read_pairs(path: Path, task: Task | None = None, *, data_dir: Path | None = 
     found: dict[str, ReviewPair] = {}
     for number, row in enumerate(read_jsonl(path, torn_tail=True), start=1):
         where = f"{path}: row {number}"
+        if of_task and task is not None and isinstance(row, Mapping) and row.get("task") not in (None, task.name):
+            continue
         with problems.collecting():
             pair = _pair(row, task, find, where)
             found.setdefault(pair.id, pair)
