@@ -221,7 +221,8 @@ def test_abstentions_count_as_rejections():
 
 def test_both_orders_and_votes_are_measured_from_the_same_ballots():
     def biased(request):  # says `same` whenever the rewrite stands first
-        return "same" if row_of(request).startswith("Rewrite:") else right(request)
+        row = row_of(request)
+        return "same" if row.index("Rewrite: ") < row.index("Original: ") else right(request)
 
     found = run(biased, tuning_share=0)
     by_name = {each.name: each for each in found.options}
