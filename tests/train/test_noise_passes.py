@@ -34,6 +34,29 @@ def test_fill_of_every_radius_and_angle_is_the_definition() -> None:
     assert torch.equal(noise.fill(3, shape, "gaussian"), noise.reference_noise(3, shape, "gaussian"))
 
 
+@pytest.mark.parametrize("fast", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("distribution", ["gaussian", "rademacher"])
+def test_tables_side_by_side_are_those_drawn_alone(
+    distribution: Any, dtype: torch.dtype, fast: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    widths, keys = (1, 2, 31, 33, 64, 577), tuple(2**64 - 1 - 10**17 * index for index in range(6))
+    if not fast:
+        monkeypatch.setattr(_passes, "_jit", lambda: None)
+    many = noise.SideBySide(widths, torch.device("cpu"))
+    for height in (1, 5):
+        alone = [
+            noise.reference_noise(key, (height, width), distribution) for key, width in zip(keys, widths, strict=True)
+        ]
+        out = torch.full((height, sum(widths)), torch.nan, dtype=dtype)
+        many.fill_into(out, keys, distribution)
+        assert torch.equal(out, torch.cat(alone, dim=1).to(dtype))
+        many.fill_into(out, keys, distribution, [False, True, False, True, False, False])
+        for index in (1, 3):
+            alone[index].zero_()
+        assert torch.equal(out, torch.cat(alone, dim=1).to(dtype))
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("mask", MASKS)
 @pytest.mark.parametrize("dtype", DTYPES)

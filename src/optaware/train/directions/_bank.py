@@ -30,18 +30,15 @@ class _Bank(Generic[Site]):
         self.exact = torch.promote_types(self.dtype, torch.float32)
         ends = [sum(lengths[: index + 1]) for index in range(len(lengths))]
         self.spans = [slice(end - length, end) for end, length in zip(ends, lengths, strict=True)]
+        self._noise = noise.SideBySide(lengths, self.device)
         self.learnt = torch.zeros(height, ends[-1], dtype=self.exact, device=self.device)
         self.drawn = torch.zeros_like(self.learnt)
 
     def draw(self, seed: int, distribution: Distribution = "gaussian", active: frozenset[str] | None = None) -> None:
         """Draw numbers for every site, each from the seed and its own name; zeros for sites that are not active."""
-        for site, span in zip(self.sites, self.spans, strict=True):
-            part = self.drawn[:, span]
-            if active is not None and site.name not in active:
-                part.zero_()
-            else:
-                key = noise.noise_key(seed, site.name)
-                part.copy_(noise.fill(key, tuple(part.shape), distribution, device=self.device))
+        keys = [noise.noise_key(seed, site.name) for site in self.sites]
+        left_out = None if active is None else [site.name not in active for site in self.sites]
+        self._noise.fill_into(self.drawn, keys, distribution, left_out)
 
     def move(self, amount: float) -> None:
         """`learnt ← learnt + amount·drawn`."""
@@ -58,7 +55,16 @@ class MatrixBank(_Bank[MatrixSite]):
     def __init__(self, sites: Sequence[MatrixSite], rank: int) -> None:
         super().__init__(sites, [site.shape[0] for site in sites], rank)
         self.rank = rank
+        self._right_noise = noise.SideBySide([site.shape[1] for site in sites], self.device)
         self.shown = torch.zeros(1, *self.learnt.shape, dtype=self.dtype, device=self.device)
+
+    def rights(self, seed: int) -> list[Tensor]:
+        """Numbers for the right factor Vᵀ of each site, (r, n), fp32."""
+        keys = [noise.noise_key(seed, site.name) for site in self.sites]
+        widths = [site.shape[1] for site in self.sites]
+        numbers = torch.empty(self.rank, sum(widths), device=self.device)
+        self._right_noise.fill_into(numbers, keys, "gaussian")
+        return list(torch.split(numbers, widths, dim=1))
 
     def divide(self, count: int) -> None:
         """Make room for so many probes in one forward pass."""

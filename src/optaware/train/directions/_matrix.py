@@ -60,11 +60,9 @@ class MatrixFactors:
         """(A + scale·U)ᵀ of each probe, (P, r, m), in the dtype of the weight."""
         return self._bank.shown[:, :, self._span]
 
-    def draw_right(self, seed: int) -> None:
-        """Draw V; nothing learnt may be left in A. Vᵀ is what is drawn, (r, n), as Uᵀ is."""
-        key = noise.noise_key(seed, self.site.name)
-        right = noise.fill(key, (self.rank, self.site.shape[1]), "gaussian", device=self.right.device)
-        self.right.copy_(right.to(self.exact).div_(self.rank**0.5).t())
+    def take_right(self, numbers: Tensor) -> None:
+        """Make V of standard normal numbers, Vᵀ as (r, n); nothing learnt may be left in A."""
+        self.right.copy_((numbers.to(self.exact) / self.rank**0.5).t())
 
     def product(self) -> Tensor:
         """U·Vᵀ in the layout of the weight: the perturbation z of this matrix, written out."""

@@ -139,8 +139,9 @@ class LowRank:
 
     def _draw_right(self, period: int) -> None:
         seed = derive_seed(self._seed, "right factors", period)
-        for matrix in self.matrices:
-            matrix.draw_right(seed)
+        numbers = [each for bank in self._matrix_banks for each in bank.rights(seed)]
+        for matrix, own in zip(self.matrices, numbers, strict=True):
+            matrix.take_right(own)
         self._period = period
 
     def _draw(self, seed: int) -> None:

@@ -6,6 +6,7 @@ that are used instead where they can be give the same bits.
 """
 
 from optaware.train.noise._draw import Distribution, noise_key, reference_noise, table
+from optaware.train.noise._many import SideBySide
 from optaware.train.noise._passes import NO_MASK, RESIDUAL_SCALE, Mask, Remedy, add, compiled, fill, masked, move, show
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "Distribution",
     "Mask",
     "Remedy",
+    "SideBySide",
     "add",
     "compiled",
     "fill",

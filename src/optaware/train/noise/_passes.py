@@ -17,7 +17,7 @@ from torch import Tensor
 from optaware.train.noise import _reference as reference
 from optaware.train.noise._draw import Distribution, reference_noise, table
 
-__all__ = ["NO_MASK", "RESIDUAL_SCALE", "Mask", "Remedy", "add", "compiled", "fill", "masked", "move", "show"]
+__all__ = ["NO_MASK", "RESIDUAL_SCALE", "Mask", "Remedy", "add", "compiled", "fill", "jitted", "masked", "move", "show"]
 
 Remedy = Literal["none", "residual", "stochastic", "master"]
 
@@ -60,6 +60,11 @@ def _jit() -> Any:
     except ImportError:
         return None
     return _jit
+
+
+def jitted() -> bool:
+    """Whether there are compiled kernels for tensors on the CPU."""
+    return _jit() is not None
 
 
 def compiled(weight: Tensor) -> bool:
