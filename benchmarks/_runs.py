@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import time
 from collections.abc import Hashable, Mapping, Sequence
@@ -63,22 +62,12 @@ def do_runs(runs: Mapping[Hashable, RunSpec], options: argparse.Namespace) -> di
         def late() -> bool:
             return asked() or time.monotonic() - started > options.deadline_s
 
-        gpus = options.gpus.split(",") if options.gpus else _visible()
+        gpus = options.gpus.split(",") if options.gpus else None
         outcomes = Subprocess(options.workers, late, gpus=gpus).run(jobs, show)
     said = {each.key: f"{each.state}: {each.detail}" for each in outcomes}
     return {
         key: said.get(short_id(spec), "not done") for key, spec in runs.items() if not store.run_folder(spec).is_done
     }
-
-
-def _visible() -> list[str]:
-    """The GPUs of this process; none when there are none."""
-    told = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if told is not None:
-        return [name for name in told.split(",") if name.strip()]
-    import torch
-
-    return [str(index) for index in range(torch.cuda.device_count())]
 
 
 def paired(values: Mapping[Any, float], arm: Any, other: Any, seeds: Sequence[int]) -> dict[str, Any] | None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING
 
 from optaware.errors import InputError
@@ -14,12 +15,14 @@ __all__ = ["model_of_run"]
 def model_of_run(name: str, store: Store) -> LoadedModel | None:
     """The trained model of a run whose weights were kept; None when `name` is not that of a run.
 
+    An adapter (LoRA, a merged one, a soft prompt or prefix) comes on its base model.
+
     Args:
         name: Run id (its first digits suffice) or the run's folder.
         store: Where runs lie.
 
     Raises:
-        InputError: The run has kept no weights.
+        InputError: The run has kept no weights, or weights of no language model.
     """
     from optaware.models import load_model
 
@@ -29,6 +32,13 @@ def model_of_run(name: str, store: Store) -> LoadedModel | None:
         return None
     weights = folder.path / "weights"
     spec = folder.read_spec()
+    if spec.data.kind == "episodes":
+        raise InputError.of(
+            "weights-other-kind",
+            folder.path.name,
+            "its weights are an image classifier's, which language tasks cannot be asked of",
+            "Its own test episodes are in result.json and episodes.jsonl.",
+        )
     if not weights.is_dir():
         raise InputError.of(
             "weights-missing",
@@ -43,5 +53,8 @@ def model_of_run(name: str, store: Store) -> LoadedModel | None:
 
         from peft import PeftModel
 
-        loaded = replace(loaded, model=PeftModel.from_pretrained(loaded.model, str(weights)).eval())
+        with warnings.catch_warnings():
+            # PEFT 0.21 asks transformers 5.23 by a name that is on its way out.
+            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+            loaded = replace(loaded, model=PeftModel.from_pretrained(loaded.model, str(weights)).eval())
     return loaded

@@ -6,7 +6,7 @@ import json
 import warnings
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 import torch
@@ -396,9 +396,7 @@ def proposer(name: str, tmp_path: Path) -> Proposer:
     return make_proposer(method, Words(), None)
 
 
-@pytest.mark.parametrize(
-    "name", ["llm", "replay", "evolutionary", "bayesian", "cma-es", "perturbation", "random-tokens", "none"]
-)
+@pytest.mark.parametrize("name", get_args(get_type_hints(ComplementaryPromptTuning)["proposer"]))
 class TestContract:
     def told(self, name: str, tmp_path: Path, **changes: Any) -> Proposed:
         return proposer(name, tmp_path).propose(history(**changes), 3)

@@ -6,14 +6,14 @@ import json
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 import torch
 from torch import nn
 
 from optaware.errors import InputError
-from optaware.records import Score
+from optaware.records import Score, SeededLoRA
 from optaware.train.merging import (
     Adapter,
     Layer,
@@ -65,6 +65,10 @@ FLAT = Validation(
     gradient=lambda weights, step: (1.0, torch.zeros_like(weights)),
     rows=4,
 )
+
+
+def test_every_way_of_merging_is_under_the_contract() -> None:
+    assert set(MERGERS) == set(get_args(get_type_hints(SeededLoRA)["merge"]))
 
 
 @pytest.mark.parametrize("merger", MERGERS)

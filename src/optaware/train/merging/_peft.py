@@ -63,7 +63,7 @@ def read_adapter(folder: Path) -> Adapter:
     own = folder / "optaware.json"
     notes = read_json(own) if own.is_file() else {}
     return Adapter(
-        name=folder.name,
+        name=folder.parent.name if folder.name in ("adapter", "weights") else folder.name,
         layers=layers,
         base=config.get("base_model_name_or_path"),
         base_sha256=notes.get("base_sha256"),

@@ -30,18 +30,18 @@ class Replay:
     def read(cls, path: Path, sha256: str | None = None, llm: str | None = None) -> Replay:
         """Read a recording: JSONL with `task`, `seed`, `round` and `texts` a line; other fields are left alone.
 
-        A recording of several LLMs (field `llm`) gives the texts of `llm`; one of a single author gives all.
+        Rows that name an LLM (field `llm`) count for that one only, so a recording may hold several.
 
         Raises:
-            InputError: It is missing, malformed, not the one that was meant, or of several LLMs without the one wanted.
+            InputError: It is missing, malformed, not the one that was meant, or of other LLMs than the one wanted.
         """
         rows = read_jsonl(path)
         if sha256 is not None and file_sha256(path) != sha256:
             raise InputError.of(
                 "replay-changed", str(path), "it is not the recording that the spec names", "Plan again."
             )
-        authors = {str(row.get("llm")) for row in rows if isinstance(row, dict)}
-        if len(authors) > 1 and llm not in authors:
+        authors = {str(row["llm"]) for row in rows if isinstance(row, dict) and row.get("llm") is not None}
+        if authors and llm is not None and llm not in authors:
             raise InputError.of(
                 "replay-other-llm",
                 f"llm: {llm}",
@@ -50,7 +50,7 @@ class Replay:
             )
         texts: dict[tuple[str, int, int], tuple[str, ...]] = {}
         for number, row in enumerate(rows, 1):
-            if len(authors) > 1 and isinstance(row, dict) and str(row.get("llm")) != llm:
+            if isinstance(row, dict) and row.get("llm") is not None and llm not in (None, row["llm"]):
                 continue
             try:
                 texts[str(row["task"]), int(row["seed"]), int(row["round"])] = tuple(map(str, row["texts"]))
