@@ -213,13 +213,21 @@ class JsonlAppender:
             self._file.truncate(end)
             self._file.seek(0, os.SEEK_END)
 
-    def append(self, row: Any) -> None:
-        """Append one row."""
+    def append(self, row: Any) -> tuple[int, int]:
+        """Append one row; returns where in the file it begins and its length, in bytes."""
+        line = (dumps(row) + "\n").encode("utf-8", "surrogatepass")
         with storage_errors(self.path):
-            self._file.write((dumps(row) + "\n").encode("utf-8", "surrogatepass"))
+            start = self._file.tell()
+            self._file.write(line)
             self._file.flush()
             if self._sync:
                 os.fsync(self._file.fileno())
+        return start, len(line)
+
+    def sync(self) -> None:
+        """Bring what was appended to the disk now."""
+        with storage_errors(self.path):
+            os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Close the file."""

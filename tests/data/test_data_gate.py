@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from optaware.data._gate import decide, fitted, open_question, screen
+from optaware.data._gate import decide, fitted, screen
+from optaware.data._tries import candidate_grade, open_question, verdict_grade
 from optaware.records import Candidate, Example, GateSpec, ParseFailure, Verdict
 from optaware.tasks import get_task
 
@@ -69,15 +70,19 @@ def test_names_alone_do_not_reject() -> None:
 
 
 def test_the_judge_is_asked_only_what_can_still_matter() -> None:
-    good = candidate()
-    checks = screen(TASK, EXAMPLE, good, GateSpec(), "")
-    assert open_question(good, checks, {}) == "meaning"
-    assert open_question(good, checks, {"meaning": SAME["meaning"]}) == "role"
-    assert open_question(good, checks, SAME) is None
-    assert open_question(good, checks, {"meaning": verdict("meaning", answer="not the same")}) is None
+    def asked(made: Candidate, said: dict[Any, Verdict]) -> str | None:
+        checks = screen(TASK, EXAMPLE, made, GateSpec(), "")
+        answers = {question: verdict_grade(each) for question, each in said.items()}
+        return open_question(candidate_grade(made, checks), answers)
+
+    assert asked(candidate(), {}) == "meaning"
+    assert asked(candidate(), {"meaning": SAME["meaning"]}) == "role"
+    assert asked(candidate(), SAME) is None
+    assert asked(candidate(), {"meaning": verdict("meaning", answer="not the same")}) is None
+    assert asked(candidate(), {"meaning": verdict("meaning", error="http-503: busy")}) == "meaning"
+    assert asked(candidate(), {"meaning": verdict("meaning", error="http-400: no")}) is None
     for text in ("", "A dog ran.", "The dog never ran."):
-        made = candidate(text=text)
-        assert open_question(made, screen(TASK, EXAMPLE, made, GateSpec(), ""), {}) is None
+        assert asked(candidate(text=text), {}) is None
 
 
 verdicts = st.dictionaries(

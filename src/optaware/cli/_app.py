@@ -10,6 +10,7 @@ from optaware.cli import (
     _adapters,
     _assets,
     _data,
+    _data_rewrite,
     _doctor,
     _eval,
     _paper,
@@ -42,6 +43,7 @@ for function, name in (
     (_doctor.doctor, "doctor"),
 ):
     app.command(function, name=name)
+_data.app.command(_data_rewrite.rewrite, name="rewrite")
 _plan.app.command(_plan_run.run, name="run")
 _plan.app.command(_plan_script.script, name="script")
 for group in (_paper.app, _plan.app, _data.app, _tasks.app, _assets.app, _adapters.app, _runs.app, _report.app):

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import sys
-import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -50,55 +48,6 @@ def preview(
         for message in item["messages"]:
             print(f"--- {message['role']}\n{message['content']}")
         print()
-    return 0
-
-
-@app.command
-def rewrite(
-    spec: Path,
-    /,
-    *,
-    store: StoreDir = None,
-    data: DataDir = None,
-    quiet: Annotated[bool, Parameter(negative=(), help="Print nothing but the result.")] = False,
-    json: AsJson = False,
-) -> int:
-    """Make one rewritten corpus from its spec: rewrite, judge, gate. The same command resumes and pays nothing twice.
-
-    `optaware run` writes the specs of a study's corpora; `spec.json` in a corpus folder is one.
-
-    Parameters
-    ----------
-    spec
-        Corpus spec (YAML or JSON).
-    """
-    from optaware._io import read_yaml, write_json
-    from optaware.errors import StoppedBySignal
-    from optaware.records import CorpusSpec, parse_record
-    from optaware.study import rewrite_one, stop_requests
-
-    corpus = parse_record(CorpusSpec, read_yaml(spec), str(spec))
-    folder = store_at(store).corpus_folder(corpus)
-    written = 0.0
-    with stop_requests() as should_stop:
-
-        def moved(done: int, total: int, what: str = "") -> None:
-            nonlocal written
-            if should_stop():
-                raise StoppedBySignal.of(
-                    "stopped", corpus.slug, "a stop was asked for", "The same command goes on from here."
-                )
-            if time.monotonic() - written >= 1.0 or done == total:
-                written = time.monotonic()
-                write_json(folder / "progress.json", {"done": done, "total": total, "part": what})
-                if not quiet:
-                    print(f"{what} {done}/{total}", file=sys.stderr, flush=True)
-
-        card = rewrite_one(corpus, store_at(store), data_dir=data_dir(data), on_progress=moved)
-    if json:
-        print_json(card.to_json())
-    else:
-        print(f"{folder}: {card.accepted} of {card.rows} rewrites accepted ({100 * card.rewriter_accuracy:.1f} %)")
     return 0
 
 

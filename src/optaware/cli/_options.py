@@ -13,6 +13,7 @@ __all__ = [
     "DataDir",
     "Llm",
     "ProtocolName",
+    "Rewriter",
     "StoreDir",
     "chat_ref",
     "data_dir",
@@ -52,6 +53,12 @@ def chat_ref(llm: str, base_url: str | None, **settings: Any) -> Any:
     provider = "openai" if base_url else "scripted" if llm.endswith(".jsonl") else "local"
     data = {"provider": provider, "model": llm, "base_url": base_url, **settings}
     return parse_record(ChatModelRef, data, "--llm/--base-url")
+
+
+Rewriter = Annotated[
+    str | None,
+    Parameter("--llm", help="Rewriter: hub name, path or asset of a chat model; a .jsonl file: scripted replies."),
+]
 
 
 def store_at(folder: Path | None) -> Any:

@@ -6,12 +6,16 @@ Importing this loads neither torch nor a template engine.
 from optaware.data._build import OnProgress, build_corpus
 from optaware.data._checks import BLOCKING, run_checks
 from optaware.data._corpus import load_corpus, load_user_corpus, make_corpus_spec, rows_sha256
+from optaware.data._measure import Measure
+from optaware.data._near import HeldOut
 from optaware.data._parse import parse_rewrite, parse_verdict
 from optaware.data._preview import preview
 from optaware.data._prompts import PromptIds, judge_prompts, prompt_ids, rewriter_prompt
 
 __all__ = [
     "BLOCKING",
+    "HeldOut",
+    "Measure",
     "OnProgress",
     "PromptIds",
     "build_corpus",

@@ -10,11 +10,15 @@ from pathlib import Path
 from optaware._io import JsonlAppender, lock, read_json, read_jsonl, write_json
 from optaware.data._card import finish
 from optaware.data._corpus import rows_sha256
-from optaware.data._prompts import QUESTIONS, judge_prompts, rewriter_prompt
+from optaware.data._measure import Measure
+from optaware.data._near import HeldOut
+from optaware.data._prompts import judge_prompts, rewriter_prompt
+from optaware.data._rows import RowIndex
 from optaware.data._work import OnProgress, Work
 from optaware.errors import ProblemList
 from optaware.llm import ChatModel
 from optaware.records import (
+    ChatModelRef,
     CorpusSpec,
     DatasetCard,
     DataSource,
@@ -37,31 +41,47 @@ def build_corpus(
     folder: Path,
     source: DataSource,
     on_progress: OnProgress | None = None,
+    held_out: HeldOut | None = None,
+    measure: Measure | None = None,
+    give_up: bool = False,
 ) -> DatasetCard:
     """Make a rewritten corpus in `folder`, or go on with it: the same call again resumes and pays nothing twice.
 
-    Each training row gets one rewrite (`candidates.jsonl`). What passes the blocking checks is judged, `meaning` first,
+    Each training row gets a rewrite (`candidates.jsonl`). What passes the blocking checks is judged, `meaning` first,
     and `role` where `meaning` is the same (`verdicts.jsonl`). A rewrite that both find the same replaces the span;
-    otherwise the original row stays (`decisions.jsonl`, `train.jsonl`, `card.json`, then `DONE`). `rows = accepted +
-    rejected + failed` always. Replies are appended as they come; at the end all files stand in the order of the rows,
-    so they do not depend on who answered first or where a run was stopped.
+    otherwise the original row stays (`decisions.jsonl`, `train.jsonl`, `card.json`, `README.md`, then `DONE`). `rows =
+    accepted + rejected + failed` always. Replies are appended as they come; at the end all files stand in the order of
+    the rows, so they do not depend on who answered first or where a run was stopped.
 
-    Replies that have not the form asked for are final and counted as failed. Calls that failed are not: once all other
-    rows are done the corpus is left unfinished, and the next call asks for those rows again. Calls that the endpoint
-    refuses for the row's own sake (refusal, too long, filtered) are final.
+    With `spec.retries` a rejected row is rewritten again, up to so many times; the rewriter sees its last try and why
+    that was rejected: the check's finding, or what the judge says (`reasons.jsonl`). The first try that passes is used.
+    With `spec.search` every row gets several rewrites; of those that pass, the one that `measure` gives the lowest
+    score is used (`measures.jsonl`), the first among equals, so that the same replies make the same corpus.
+
+    Replies that have not the form asked for are final and counted as failed, unless there are retries. Calls that
+    failed are not final: once all other rows are done the corpus is left unfinished, and the next call asks for those
+    rows again, or takes them as failed with `give_up`. Calls that the endpoint refuses for the row's own sake (refusal,
+    too long, filtered) are final.
+
+    Memory does not grow with the replies: they stay on disk, and a row takes some tens of bytes. `examples` may be any
+    sequence, also one that reads rows when they are asked for.
 
     Differs from the paper: the rewriter does not see the right answer, the judge is asked its two questions one by one,
-    automatic checks come first, and every row is rewritten once, with no second try until it passes.
+    automatic checks come first, and without `retries` no row gets a second try.
 
     Args:
         spec: What to make; `make_corpus_spec` makes it.
         task: The task.
         examples: The training rows.
         rewriter: Answers the rewriter's prompts; request keys are `rewrite:<example id>`.
-        judge: Answers the judge's prompts; request keys are `meaning:<example id>` and `role:<example id>`.
+        judge: Answers the judge's prompts; request keys are `meaning:<example id>` and `role:<example id>` (of a later
+            try `meaning#1:<example id>` and so on).
         folder: Folder of the corpus.
         source: Where the rows came from.
         on_progress: Called after every reply; what it raises stops the corpus in good order.
+        held_out: Spans of dev and test rows; a rewrite that comes near one is rejected.
+        measure: What a search asks about training rows; needed when the spec's search prefers anything but `first`.
+        give_up: Count calls that failed and may pass as failed for good; their rows keep the original.
 
     Raises:
         InputError: Rows, prompts or folder are not those of the spec.
@@ -72,30 +92,29 @@ def build_corpus(
         if (folder / "DONE").is_file():
             return parse_record(DatasetCard, read_json(folder / "card.json"), str(folder / "card.json"))
         rewriting, judging = rewriter_prompt(task, spec.template), judge_prompts(task, spec.template)
-        _check(
-            spec, examples, folder, {"rewrite": rewriting.id, **{name: prompt.id for name, prompt in judging.items()}}
-        )
+        prompts: dict[str, str] = {"rewrite": rewriting.id}
+        prompts |= {question: prompt.id for question, prompt in judging.items()}
+        index = RowIndex(examples)
+        _check(spec, examples, index, folder, prompts, held_out, measure)
         with ExitStack() as stack:
             spent = stack.enter_context(_timed(folder / "sessions.jsonl"))
-            work = Work(spec, examples, (rewriting, judging), folder, stack, on_progress)
-            work.rewrite(rewriter)
-            for question in QUESTIONS:
-                work.judge(judge, question)
-            work.raise_if_incomplete()
-            return finish(
-                spec,
-                task,
-                examples,
-                decisions=work.decisions(),
-                candidates=work.candidates,
-                verdicts=work.verdicts,
-                folder=folder,
-                source=source,
-                wall_s=spent(),
-            )
+            work = Work(spec, examples, index, (rewriting, judging), folder, stack, on_progress, held_out)
+            work.ask(rewriter, judge)
+            work.raise_if_incomplete(give_up=give_up)
+            if measure is not None and work.measures is not None:
+                work.measure(measure)
+            return finish(work, folder, source, spent(), measure.forwards_per_row if measure is not None else 0)
 
 
-def _check(spec: CorpusSpec, examples: Sequence[Example], folder: Path, prompts: Mapping[str, str]) -> None:
+def _check(
+    spec: CorpusSpec,
+    examples: Sequence[Example],
+    index: RowIndex,
+    folder: Path,
+    prompts: Mapping[str, str],
+    held_out: HeldOut | None,
+    measure: Measure | None,
+) -> None:
     problems = ProblemList(spec.slug)
     if rows_sha256(examples) != spec.rows_sha256:
         problems.add(
@@ -104,7 +123,7 @@ def _check(spec: CorpusSpec, examples: Sequence[Example], folder: Path, prompts:
             "they are not those that the spec was made for",
             "Use the same data and protocol, or make the spec again.",
         )
-    if len({example.id for example in examples}) < len(examples):
+    if index.has_repeats:
         problems.add("rows-repeated", spec.task, "two training rows have the same id", "Give each row once.")
     if prompts != {"rewrite": spec.rewriter_prompt_id, **spec.judge_prompt_ids}:
         problems.add(
@@ -113,12 +132,37 @@ def _check(spec: CorpusSpec, examples: Sequence[Example], folder: Path, prompts:
             "template, few-shot module or task description are not those that the spec was made for",
             "Make the spec again; the corpus of the new prompts gets a folder of its own.",
         )
+    if (held_out.sha256 if held_out is not None else None) != spec.held_out_sha256:
+        problems.add(
+            "held-out-changed",
+            f"{0 if held_out is None else len(held_out)} held-out texts",
+            "they are not those that the spec was made for",
+            "Use the same data and protocol, or make the spec again.",
+        )
+    if measure is None and spec.search is not None and spec.search.prefer != "first":
+        problems.add(
+            "measure-missing",
+            f"search by {spec.search.prefer}",
+            "nothing was handed in that measures",
+            "Use `optaware.study.rewrite_one`, or pass `measure`.",
+        )
     path = folder / "spec.json"
-    if path.is_file() and fingerprint(parse_record(CorpusSpec, read_json(path), str(path))) != fingerprint(spec):
+    if path.is_file() and _essence(parse_record(CorpusSpec, read_json(path), str(path))) != _essence(spec):
         problems.add("folder-taken", str(folder), "it holds the corpus of another spec", "Choose another folder.")
     problems.raise_if_any()
     if not path.is_file():
         write_json(path, spec.to_json())
+
+
+_OPERATIONAL = ("concurrency", "timeout_s", "max_retries", "budget_usd", "budget_tokens", "api_key_env")
+
+
+def _essence(spec: CorpusSpec) -> str:
+    """The spec's hash without limits and speed, so that a stopped corpus goes on under a larger budget."""
+    plain = ChatModelRef(model="")
+    reset = {name: getattr(plain, name) for name in _OPERATIONAL}
+    models = {"rewriter": spec.rewriter.model_copy(update=reset), "judge": spec.judge.model_copy(update=reset)}
+    return fingerprint(spec.model_copy(update=models))
 
 
 @contextmanager

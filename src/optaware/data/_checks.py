@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from optaware.data._language import language_change
+from optaware.data._near import NEAR, HeldOut, similarity
 from optaware.data._words import (
     bare_words,
     contains_run,
@@ -32,24 +35,42 @@ BLOCKING: Mapping[str, bool] = {
     "negation": True,
     "length-ratio": True,
     "prompt-repeated": True,
+    "language": True,
+    "orders": True,
+    "near-duplicate": True,
 }
 """Which checks reject a rewrite by themselves.
 
 Blocking are those whose hits are nearly always faults, or faults that no judge should have to find: nothing to use,
 the prompt in place of an answer, a leaked label, a changed number, a lost or new negation, a length outside of the
 gate. `names` only reports: "U.S." for "American" or "the President" trips it too often. `identical` is no fault: the
-row stays as it is. A false alarm costs one rewrite; the original row is used.
+row stays as it is. `orders` blocks a row for good: a text that tells the judge what to answer cannot be judged by it,
+whoever wrote the order. A false alarm costs one rewrite; the original row is used.
 
 The gold label plays no part in any check: a gate that rejected, say, "great" in positive rows only would itself write
 the label into the corpus.
 """
 
 _PARROTED_WORDS = 7
+_ORDERS = re.compile(
+    r"\b(?:answer|verdict|output|reply|respond|response|say|judg(?:e)?ment)\b\W{0,4}(?:with|is|by\s+saying|must\s+be|should\s+be)?"
+    r"\W{0,4}\b(?:not\s+the\s+)?same\b(?!\s+\w)"
+    r"|\b(?:ignore|disregard|forget)\b\s+(?:all\s+|any\s+)?(?:of\s+)?(?:the\s+|your\s+)?"
+    r"(?:previous|above|prior|earlier|preceding)\s+(?:instruction|prompt|rule|order|message|text)s?\b"
+    r"|\bignore\s+(?:everything|all)\s+(?:above|before)\b",
+    re.IGNORECASE,
+)
 _MARKS = ("<|", "[inst]", "{{", "{%", "rewrite:", "rewritten:", "original:")
 
 
 def run_checks(
-    task: Task, original: Example, text: str, gate: GateSpec, *, prompt: str = ""
+    task: Task,
+    original: Example,
+    text: str,
+    gate: GateSpec,
+    *,
+    prompt: str = "",
+    held_out: HeldOut | None = None,
 ) -> tuple[AutomaticCheck, ...]:
     """Run all automatic checks on one rewrite.
 
@@ -62,6 +83,9 @@ def run_checks(
     - `negation`: one side negates, and the other neither negates nor has a word of its own that may stand for it.
     - `length-ratio`: words of the rewrite over words of the original lie outside the gate's bounds.
     - `prompt-repeated`: marks of a prompt, or seven words running that stand in the prompt, but not in the original.
+    - `language`: another script than the original's, or function words of another language in place of English ones.
+    - `orders`: the original or the rewrite tells its reader what to answer, or to forget instructions.
+    - `near-duplicate`: the rewrite is a near-duplicate of a held-out text, and the original is not.
 
     Args:
         task: The task.
@@ -69,6 +93,7 @@ def run_checks(
         text: The rewritten span.
         gate: Bounds of the length ratio.
         prompt: What the rewriter was told before the row.
+        held_out: Spans of the dev and test rows; None: not looked at.
 
     Returns:
         One result for every check, in a fixed order.
@@ -84,6 +109,9 @@ def run_checks(
         "negation": _negation(before, text),
         "length-ratio": _length(before, text, gate),
         "prompt-repeated": _repeated(before, text, prompt),
+        "language": language_change(before, text),
+        "orders": _orders(before, text),
+        "near-duplicate": None if held_out is None else _near(before, text, held_out),
     }
     return tuple(
         AutomaticCheck.model_validate(
@@ -189,3 +217,17 @@ def _repeated(before: str, text: str, prompt: str) -> str | None:
         if run in told and run not in known:
             return f"{run!r} stands in the prompt"
     return None
+
+
+def _orders(before: str, text: str) -> str | None:
+    for name, side in (("original", before), ("rewrite", text)):
+        if (found := _ORDERS.search(side)) is not None:
+            return f"the {name} tells its reader: {' '.join(found.group().split())!r}"
+    return None
+
+
+def _near(before: str, text: str, held_out: HeldOut) -> str | None:
+    found = held_out.nearest(text)
+    if found is None or similarity(before, found[1]) >= NEAR:
+        return None
+    return f"similarity {found[0]:.2f} with a held-out text"

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from optaware._io import canonical_json, file_sha256, read_json, read_jsonl, text_sha256
+from optaware._io import canonical_json, file_sha256, read_json, read_jsonl
+from optaware.data._near import HeldOut
 from optaware.data._prompts import prompt_ids
+from optaware.data._retry import RETRY_PROMPT_ID
 from optaware.errors import InputError, IntegrityError, Problem, ProblemList
-from optaware.records import ChatModelRef, CorpusSpec, Example, GateSpec, Protocol
+from optaware.records import ChatModelRef, CorpusSpec, Example, GateSpec, Protocol, SearchSpec
 from optaware.tasks import Task
 
 __all__ = ["load_corpus", "load_user_corpus", "make_corpus_spec", "rows_sha256"]
@@ -17,8 +20,11 @@ __all__ = ["load_corpus", "load_user_corpus", "make_corpus_spec", "rows_sha256"]
 
 def rows_sha256(examples: Sequence[Example]) -> str:
     """SHA-256 over the ids, fields and labels of rows, in order."""
-    lines = (canonical_json([example.id, example.fields, example.label]) for example in examples)
-    return text_sha256("\n".join(lines))
+    digest = sha256()
+    for number, example in enumerate(examples):
+        line = canonical_json([example.id, example.fields, example.label])
+        digest.update(("\n" * (number > 0) + line).encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
 
 
 def make_corpus_spec(
@@ -32,6 +38,9 @@ def make_corpus_spec(
     rewriter: ChatModelRef,
     judge: ChatModelRef,
     gate: GateSpec | None = None,
+    retries: int = 0,
+    search: SearchSpec | None = None,
+    held_out: HeldOut | None = None,
 ) -> CorpusSpec:
     """The spec of a rewritten corpus: everything that decides it, with rows and prompts by their content hashes.
 
@@ -45,13 +54,23 @@ def make_corpus_spec(
         rewriter: Chat model that rewrites.
         judge: Chat model that judges.
         gate: Length bounds and acceptance level; None: the defaults.
+        retries: Further tries for a row whose rewrite was rejected.
+        search: Several rewrites of each row, of which one is chosen; None: one.
+        held_out: Spans of dev and test rows that no rewrite may come near; None: not looked at.
 
     Raises:
-        InputError: No rows, or an unknown or malformed template.
+        InputError: No rows, an unknown or malformed template, or a search whose rewriter always says the same.
     """
     if not examples:
         raise InputError.of(
             "rows-missing", f"variant {variant!r} of {task_name}", "there are no training rows", "Check the protocol."
+        )
+    if search is not None and rewriter.temperature <= 0:
+        raise InputError.of(
+            "search-greedy",
+            f"{search.candidates} rewrites at temperature {rewriter.temperature:g}",
+            "a rewriter that always takes its likeliest word says the same each time",
+            "Give the rewriter a temperature, such as 0.8.",
         )
     ids = prompt_ids(task, template)
     path = Path(template)
@@ -67,6 +86,10 @@ def make_corpus_spec(
         template=str(path.resolve()) if path.suffix == ".jinja" else template,
         gate=gate or GateSpec(),
         rows_sha256=rows_sha256(examples),
+        retries=retries,
+        retry_prompt_id=RETRY_PROMPT_ID if retries else None,
+        search=search,
+        held_out_sha256=held_out.sha256 if held_out is not None else None,
     )
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from optaware.data._checks import run_checks
+from optaware.data._near import HeldOut
 from optaware.data._parse import ABSTAINED
 from optaware.data._prompts import QUESTIONS, Question
 from optaware.records import AutomaticCheck, Candidate, Decision, Example, GateSpec, Verdict
 from optaware.tasks import Task
 
-__all__ = ["decide", "fitted", "open_question", "screen"]
+__all__ = ["blocked_by", "decide", "fitted", "is_unchanged", "screen"]
 
 
 def fitted(before: str, text: str) -> str:
@@ -23,38 +24,27 @@ def fitted(before: str, text: str) -> str:
 
 
 def screen(
-    task: Task, example: Example, candidate: Candidate, gate: GateSpec, prompt: str
+    task: Task,
+    example: Example,
+    candidate: Candidate,
+    gate: GateSpec,
+    prompt: str,
+    held_out: HeldOut | None = None,
 ) -> tuple[AutomaticCheck, ...]:
     """The automatic checks of a candidate; none when there is no text."""
     if candidate.text is None:
         return ()
-    return run_checks(task, example, candidate.text, gate, prompt=prompt)
+    return run_checks(task, example, candidate.text, gate, prompt=prompt, held_out=held_out)
 
 
-def _blocked(checks: tuple[AutomaticCheck, ...]) -> str | None:
+def blocked_by(checks: tuple[AutomaticCheck, ...]) -> str | None:
+    """Name of the first blocking check that failed."""
     return next((check.name for check in checks if check.blocking and not check.passed), None)
 
 
-def _unchanged(checks: tuple[AutomaticCheck, ...]) -> bool:
+def is_unchanged(checks: tuple[AutomaticCheck, ...]) -> bool:
+    """Whether the rewrite is the original."""
     return any(check.name == "identical" and not check.passed for check in checks)
-
-
-def open_question(
-    candidate: Candidate, checks: tuple[AutomaticCheck, ...], verdicts: Mapping[Question, Verdict]
-) -> Question | None:
-    """The next question that the judge has to answer on a candidate; None when nothing is left to ask.
-
-    `role` is asked only after `meaning` was answered `same`: a row that fails one question is out, so the other would
-    be paid for nothing. Identical and blocked candidates are not judged at all.
-    """
-    if candidate.text is None or _blocked(checks) or _unchanged(checks):
-        return None
-    for question in QUESTIONS:
-        if question not in verdicts:
-            return question
-        if verdicts[question].answer != "same":
-            return None
-    return None
 
 
 def decide(
@@ -88,9 +78,9 @@ def decide(
         return decision("failed", f"call:{_code(candidate.error)}")
     if candidate.failure is not None or candidate.text is None:
         return decision("failed", f"reply:{candidate.failure.why if candidate.failure else 'none'}")
-    if blocked := _blocked(checks):
+    if blocked := blocked_by(checks):
         return decision("rejected", f"check:{blocked}")
-    if _unchanged(checks):
+    if is_unchanged(checks):
         return decision("accepted", "identical")
     for question in QUESTIONS:
         verdict = verdicts.get(question)

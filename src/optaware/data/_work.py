@@ -3,73 +3,140 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 
-from optaware.data._gate import decide, open_question, screen
-from optaware.data._ledger import Ledger, is_transient
+from optaware.data._gate import decide, screen
+from optaware.data._ledger import Ledger
+from optaware.data._measure import PREFERRED, Measure
+from optaware.data._near import HeldOut
 from optaware.data._parse import parse_rewrite, parse_verdict
 from optaware.data._prompts import QUESTIONS, JudgePrompt, Question, RewriterPrompt
+from optaware.data._retry import RETRY_PROMPT_ID, reason_messages, retry_messages, why_rejected
+from optaware.data._rows import RowIndex
+from optaware.data._tries import (
+    ANSWERED,
+    SAME,
+    SETTLED,
+    TRANSIENT,
+    Stand,
+    Tries,
+    candidate_grade,
+    open_question,
+    verdict_grade,
+)
 from optaware.data._words import count_words
 from optaware.errors import EndpointError, Problem
 from optaware.llm import ChatModel
 from optaware.records import (
     AutomaticCheck,
     Candidate,
+    ChatMessage,
     ChatReply,
     ChatRequest,
     CorpusSpec,
     Decision,
     Example,
+    JudgeReason,
     ParseFailure,
+    RowMeasure,
     Verdict,
 )
 
 __all__ = ["OnProgress", "Work"]
 
 OnProgress = Callable[[int, int, str], None]
-"""Called as `(done, total, what)` after every reply; `what` is `rewrite`, `judge meaning` or `judge role`."""
+"""Called as `(done, total, what)` after every reply; `what` is `rewrite`, `judge meaning`, `judge role`, from the
+second round on with `, try N`, or `measure`."""
+
+_MEASURED_AT_ONCE = 512
+_Place = tuple[int, int]
+"""Row and attempt."""
 
 
 class Work:
-    """One call of `build_corpus`."""
+    """One call of `build_corpus`. Memory holds some bytes a row; candidates and verdicts stay on disk."""
 
     def __init__(
         self,
         spec: CorpusSpec,
         examples: Sequence[Example],
+        index: RowIndex,
         prompts: tuple[RewriterPrompt, Mapping[Question, JudgePrompt]],
         folder: Path,
         stack: ExitStack,
         on_progress: OnProgress | None,
+        held_out: HeldOut | None = None,
     ) -> None:
-        self.spec, self.examples = spec, examples
+        self.spec, self.examples, self.tries = spec, examples, Tries.of(spec)
+        self._index, self._held_out, self._on_progress = index, held_out, on_progress
         self._rewriting, self._judging = prompts
         self.task = self._rewriting.task
-        self._on_progress = on_progress
-        self._by_id = {example.id: example for example in examples}
-        known = self._by_id
-        self.candidates: Ledger[str, Candidate] = stack.enter_context(
+        slots = len(examples) * self.tries.most
+        self.candidates: Ledger[Candidate] = stack.enter_context(
             Ledger(
                 folder / "candidates.jsonl",
                 Candidate,
-                key=lambda record: record.example_id,
-                wanted=lambda record: record.example_id in known and record.prompt_id == spec.rewriter_prompt_id,
+                slots=slots,
+                slot=lambda record: self._slot(record.example_id, record.attempt, record.prompt_id, "rewrite"),
+                grade=lambda record: candidate_grade(record, self.checks(record)),
             )
         )
-        self.verdicts: Ledger[tuple[str, Question], Verdict] = stack.enter_context(
+        self.verdicts: Ledger[Verdict] = stack.enter_context(
             Ledger(
                 folder / "verdicts.jsonl",
                 Verdict,
-                key=lambda record: (record.example_id, record.question),
-                wanted=lambda record: (
-                    record.example_id in known and record.prompt_id == spec.judge_prompt_ids[record.question]
-                ),
+                slots=slots * len(QUESTIONS),
+                slot=lambda record: self._slot(record.example_id, record.attempt, record.prompt_id, record.question),
+                grade=verdict_grade,
             )
         )
-        self._checks: dict[str, tuple[AutomaticCheck, ...]] = {}
+        self.reasons: Ledger[JudgeReason] | None = None
+        if spec.retries:
+            self.reasons = stack.enter_context(
+                Ledger(
+                    folder / "reasons.jsonl",
+                    JudgeReason,
+                    slots=slots,
+                    slot=lambda record: self._slot(record.example_id, record.attempt, record.prompt_id, "reason"),
+                    grade=verdict_grade,
+                )
+            )
+        self.measures: Ledger[RowMeasure] | None = None
+        self._measure_id = ""
+        if spec.search and spec.search.prefer != "first":
+            self.measures = stack.enter_context(
+                Ledger(
+                    folder / "measures.jsonl",
+                    RowMeasure,
+                    slots=len(examples) * (self.tries.most + 1),
+                    slot=self._measure_slot,
+                    grade=lambda record: SETTLED,
+                )
+            )
+
+    # -- places ------------------------------------------------------------------------------------------------------
+
+    def _slot(self, name: str, attempt: int, prompt_id: str, what: str) -> int | None:
+        wanted = {"rewrite": self.spec.rewriter_prompt_id, "reason": RETRY_PROMPT_ID}
+        if prompt_id != (wanted | self.spec.judge_prompt_ids)[what] or not 0 <= attempt < self.tries.most:
+            return None
+        row = self._index.find(name)
+        if row is None:
+            return None
+        if what in QUESTIONS:
+            return self.tries.verdict_slot(row, attempt, "meaning" if what == "meaning" else "role")
+        return self.tries.slot(row, attempt)
+
+    def _measure_slot(self, record: RowMeasure) -> int | None:
+        row = self._index.find(record.example_id)
+        # Before the measure is known (at loading), figures of any measure are let in; `measure` looks at them again.
+        if row is None or not -1 <= (-1 if record.attempt is None else record.attempt) < self.tries.most:
+            return None
+        return row * (self.tries.most + 1) + (0 if record.attempt is None else record.attempt + 1)
 
     @cached_property
     def _told(self) -> str:
@@ -77,44 +144,108 @@ class Work:
 
     def checks(self, candidate: Candidate) -> tuple[AutomaticCheck, ...]:
         """The automatic checks of a candidate."""
-        name = candidate.example_id
-        if name not in self._checks:
-            self._checks[name] = screen(self.task, self._by_id[name], candidate, self.spec.gate, self._told)
-        return self._checks[name]
+        row = self._index.find(candidate.example_id)
+        assert row is not None
+        return screen(self.task, self.examples[row], candidate, self.spec.gate, self._told, self._held_out)
 
-    def _answers(self, name: str) -> dict[Question, Verdict]:
-        found = {question: self.verdicts.settled((name, question)) for question in QUESTIONS}
+    def _stand(self, row: int, attempt: int) -> int:
+        return int(self.candidates.grades[self.tries.slot(row, attempt)])
+
+    def _answer(self, row: int, attempt: int, question: Question) -> int:
+        return int(self.verdicts.grades[self.tries.verdict_slot(row, attempt, question)])
+
+    def passed(self, row: int, attempt: int) -> bool:
+        """Whether a try is through the gate."""
+        stand = self._stand(row, attempt)
+        return stand == Stand.IDENTICAL or (
+            stand == Stand.OPEN and all(self._answer(row, attempt, question) == SAME for question in QUESTIONS)
+        )
+
+    def _unjudged(self, row: int, attempt: int) -> Question | None:
+        """The next question that the judge has to answer on a try."""
+        answers = {question: self._answer(row, attempt, question) for question in QUESTIONS}
+        return open_question(self._stand(row, attempt), answers)
+
+    def verdicts_of(self, row: int, attempt: int) -> dict[Question, Verdict]:
+        """The verdicts on a try."""
+        found = {each: self.verdicts.get(self.tries.verdict_slot(row, attempt, each)) for each in QUESTIONS}
         return {question: verdict for question, verdict in found.items() if verdict is not None}
 
-    def rewrite(self, model: ChatModel) -> None:
-        """Ask for the rewrites that are missing."""
-        left = [example for example in self.examples if self.candidates.settled(example.id) is None]
-        self._ask(model, map(self._rewrite_request, left), len(left), len(self.examples), "rewrite", self._take_rewrite)
+    # -- asking ------------------------------------------------------------------------------------------------------
 
-    def _rewrite_request(self, example: Example) -> ChatRequest:
+    def ask(self, rewriter: ChatModel, judge: ChatModel) -> None:
+        """Ask for everything that is missing: a round of rewrites, their judgement, and again for what was rejected."""
+        for attempts in self.tries.rounds():
+            # The label names the try, but only where there is more than one round.
+            label = f", try {attempts[0] + 1}" if attempts[0] >= self.tries.sampled else ""
+            if label:
+                self._ask_reasons(judge, attempts[0] - 1)
+            self._rewrite(rewriter, attempts, label)
+            for question in QUESTIONS:
+                self._judge(judge, attempts, question, label)
+
+    def _wanted(self, attempts: range) -> Iterator[_Place]:
+        for row in range(len(self.examples)):
+            for attempt in attempts:
+                if attempt < self.tries.sampled or self._wants_retry(row, attempt):
+                    yield row, attempt
+
+    def _wants_retry(self, row: int, attempt: int) -> bool:
+        if any(self.passed(row, before) for before in range(attempt)) or self._unjudged(row, attempt - 1):
+            return False
+        return self._stand(row, attempt - 1) in (Stand.UNPARSED, Stand.BLOCKED, Stand.OPEN)
+
+    def _rewrite(self, model: ChatModel, attempts: range, label: str) -> None:
+        total = sum(1 for _ in self._wanted(attempts))
+        # What is asked for changes nothing in the grades that `_wanted` looks at, so it may run while replies come in.
+        left = [0, *(1 for row, attempt in self._wanted(attempts) if self._stand(row, attempt) < SETTLED)]
+        requests = (
+            request
+            for row, attempt in self._wanted(attempts)
+            if self._stand(row, attempt) < SETTLED
+            for request in self._rewrite_request(row, attempt)
+        )
+        self._ask(model, requests, sum(left), total, f"rewrite{label}", self._take_rewrite)
+
+    def _rewrite_request(self, row: int, attempt: int) -> Iterator[ChatRequest]:
+        example, ref = self.examples[row], self.spec.rewriter
+        messages = self._rewriting.messages(example)
+        if attempt >= self.tries.sampled:
+            told = self._again(row, attempt, messages)
+            if told is None:
+                return
+            messages = told
         # What is longer than the gate lets through need not be written; two tokens a word are plenty.
         longest = self.spec.gate.max_length_ratio * count_words(self.task.span_text(example))
         needed = 32 * math.ceil((2 * longest + 16) / 32)
-        ref = self.spec.rewriter
-        return ChatRequest(
-            key=f"rewrite:{example.id}",
-            messages=self._rewriting.messages(example),
+        yield ChatRequest(
+            key=_key("rewrite", attempt, example.id),
+            messages=messages,
             max_tokens=max(ref.max_tokens, needed),
             temperature=ref.temperature,
-            seed=ref.seed,
+            seed=ref.seed + attempt,
         )
 
-    def _take_rewrite(self, name: str, reply: ChatReply) -> None:
+    def _again(self, row: int, attempt: int, messages: tuple[ChatMessage, ...]) -> tuple[ChatMessage, ...] | None:
+        last = self.candidates.get(self.tries.slot(row, attempt - 1))
+        assert last is not None
+        reason = self.reasons.get(self.tries.slot(row, attempt - 1)) if self.reasons else None
+        said: dict[Question, JudgeReason] = {} if reason is None else {reason.question: reason}
+        why = why_rejected(last, self.checks(last), self.verdicts_of(row, attempt - 1), said)
+        return None if why is None else retry_messages(messages, last, why)
+
+    def _take_rewrite(self, row: int, attempt: int, reply: ChatReply) -> None:
         text: str | ParseFailure | None = None
         raw = None if reply.text is None else _whole_characters(reply.text)
+        example = self.examples[row]
         if raw is not None and reply.finish_reason == "length":
             text = ParseFailure(raw=raw, why="cut off")
         elif raw is not None:
-            before = self.task.span_text(self._by_id[name])
-            text = parse_rewrite(raw, before, self._rewriting.wording["heading"])
+            text = parse_rewrite(raw, self.task.span_text(example), self._rewriting.wording["heading"])
         self.candidates.add(
             Candidate(
-                example_id=name,
+                example_id=example.id,
+                attempt=attempt,
                 prompt_id=self.spec.rewriter_prompt_id,
                 request_id=reply.request_id,
                 raw_reply=raw,
@@ -126,53 +257,99 @@ class Work:
             )
         )
 
-    def judge(self, model: ChatModel, question: Question) -> None:
-        """Ask the judge what is missing of one question."""
-        asked, left = 0, []
-        for example in self.examples:
-            candidate = self.candidates.settled(example.id)
-            if candidate is None:
-                continue
-            answers = self._answers(example.id)
-            asked += question in answers
-            if open_question(candidate, self.checks(candidate), answers) == question:
-                left.append((example, candidate.text or ""))
-        self._ask(
-            model,
-            (self._judge_request(question, example, text) for example, text in left),
-            len(left),
-            asked + len(left),
-            f"judge {question}",
-            lambda name, reply: self._take_verdict(question, name, reply),
+    def _judge(self, model: ChatModel, attempts: range, question: Question, label: str) -> None:
+        asked = left = 0
+        for row in range(len(self.examples)):
+            for attempt in attempts:
+                asked += self._answer(row, attempt, question) >= SETTLED
+                left += self._unjudged(row, attempt) == question
+        requests = (
+            self._judge_request(row, attempt, question)
+            for row in range(len(self.examples))
+            for attempt in attempts
+            if self._unjudged(row, attempt) == question
         )
+        take = self._take_verdict(question)
+        self._ask(model, requests, left, asked + left, f"judge {question}{label}", take)
 
-    def _judge_request(self, question: Question, example: Example, text: str) -> ChatRequest:
-        ref = self.spec.judge
+    def _judge_request(self, row: int, attempt: int, question: Question) -> ChatRequest:
+        ref, example = self.spec.judge, self.examples[row]
         return ChatRequest(
-            key=f"{question}:{example.id}",
-            messages=self._judging[question].messages(example, text),
+            key=_key(question, attempt, example.id),
+            messages=self._judge_messages(row, attempt, question),
             max_tokens=ref.max_tokens,
             temperature=ref.temperature,
             seed=ref.seed,
         )
 
-    def _take_verdict(self, question: Question, name: str, reply: ChatReply) -> None:
-        raw = None if reply.text is None else _whole_characters(reply.text)
-        answer = None if raw is None else parse_verdict(raw)
-        self.verdicts.add(
-            Verdict(
-                example_id=name,
-                question=question,
-                prompt_id=self.spec.judge_prompt_ids[question],
-                request_id=reply.request_id,
-                answer=None if isinstance(answer, ParseFailure) else answer,
-                failure=answer if isinstance(answer, ParseFailure) else None,
-                error=_error(reply),
-                raw_reply=raw,
-                cached=reply.cached,
-                usage=reply.usage,
+    def _judge_messages(self, row: int, attempt: int, question: Question) -> tuple[ChatMessage, ...]:
+        candidate = self.candidates.get(self.tries.slot(row, attempt))
+        assert candidate is not None
+        return self._judging[question].messages(self.examples[row], candidate.text or "")
+
+    def _take_verdict(self, question: Question) -> Callable[[int, int, ChatReply], None]:
+        def take(row: int, attempt: int, reply: ChatReply) -> None:
+            raw = None if reply.text is None else _whole_characters(reply.text)
+            answer = None if raw is None else parse_verdict(raw)
+            self.verdicts.add(
+                Verdict(
+                    example_id=self.examples[row].id,
+                    attempt=attempt,
+                    question=question,
+                    prompt_id=self.spec.judge_prompt_ids[question],
+                    request_id=reply.request_id,
+                    answer=None if isinstance(answer, ParseFailure) else answer,
+                    failure=answer if isinstance(answer, ParseFailure) else None,
+                    error=_error(reply),
+                    raw_reply=raw,
+                    cached=reply.cached,
+                    usage=reply.usage,
+                )
             )
-        )
+
+        return take
+
+    def _ask_reasons(self, judge: ChatModel, attempt: int) -> None:
+        """Ask the judge why it found another meaning; see `why_rejected` for why `role` is not asked about."""
+        reasons = self.reasons
+        assert reasons is not None
+        rows = [
+            row
+            for row in range(len(self.examples))
+            if self._wants_retry(row, attempt + 1) and self._stand(row, attempt) == Stand.OPEN
+            if self._answer(row, attempt, "meaning") not in (SAME, 0)
+        ]
+        left = [row for row in rows if int(reasons.grades[self.tries.slot(row, attempt)]) < ANSWERED]
+
+        def requests() -> Iterator[ChatRequest]:
+            ref = self.spec.judge
+            for row in left:
+                verdict = self.verdicts_of(row, attempt)["meaning"]
+                messages = reason_messages(self._judge_messages(row, attempt, "meaning"), verdict)
+                yield ChatRequest(
+                    key=_key("reason", attempt, self.examples[row].id),
+                    messages=messages,
+                    max_tokens=max(64, ref.max_tokens),
+                    temperature=ref.temperature,
+                    seed=ref.seed,
+                )
+
+        def take(row: int, attempt: int, reply: ChatReply) -> None:
+            reasons.add(
+                JudgeReason(
+                    example_id=self.examples[row].id,
+                    attempt=attempt,
+                    question="meaning",
+                    prompt_id=RETRY_PROMPT_ID,
+                    request_id=reply.request_id,
+                    text=None if reply.text is None else _whole_characters(reply.text),
+                    error=_error(reply),
+                    cached=reply.cached,
+                    usage=reply.usage,
+                )
+            )
+
+        self._ask(judge, requests(), len(left), len(rows), f"judge's reasons, try {attempt + 1}", take)
 
     def _ask(
         self,
@@ -181,7 +358,7 @@ class Work:
         left: int,
         total: int,
         what: str,
-        take: Callable[[str, ChatReply], None],
+        take: Callable[[int, int, ChatReply], None],
     ) -> None:
         done = total - left
         if left == 0:
@@ -189,12 +366,13 @@ class Work:
         replies = model.complete(requests)
         try:
             for reply in replies:
-                name = reply.key.split(":", 1)[-1]
-                if name not in self._by_id:
+                attempt, name = _place(reply.key)
+                row = self._index.find(name)
+                if row is None or not 0 <= attempt < self.tries.most:
                     raise EndpointError.of(
                         "reply-unasked", repr(reply.key)[:80], "no such request was made", "Report this chat model."
                     )
-                take(name, reply)
+                take(row, attempt, reply)
                 done += 1
                 if self._on_progress is not None:
                     self._on_progress(done, total, what)
@@ -202,38 +380,127 @@ class Work:
             if callable(close := getattr(replies, "close", None)):
                 close()
 
-    def raise_if_incomplete(self) -> None:
-        """Raise `EndpointError` when calls failed in a way that may pass, or were never answered."""
-        errors: list[str] = []
-        for example in self.examples:
-            candidate = self.candidates.get(example.id)
-            if candidate is None or is_transient(candidate):
-                errors.append((candidate.error if candidate else None) or "no reply")
-                continue
-            question = open_question(candidate, self.checks(candidate), self._answers(example.id))
-            if question is not None:
-                verdict = self.verdicts.get((example.id, question))
-                errors.append((verdict.error if verdict else None) or "no reply")
-        if errors:
+    # -- choosing ----------------------------------------------------------------------------------------------------
+
+    def measure(self, measure: Measure) -> None:
+        """Measure the original and every rewrite that passed, of rows where there is something to choose."""
+        measures, search = self.measures, self.spec.search
+        assert measures is not None
+        assert search is not None
+        self._measure_id = measure.id
+        done, total = 0, sum(len(self._measured(row)) for row in range(len(self.examples)))
+        left = (
+            place for row in range(len(self.examples)) for place in self._measured(row) if not self._figures(*place)
+        )
+        while part := list(islice(left, _MEASURED_AT_ONCE)):
+            found = measure([self._text_row(row, attempt) for row, attempt in part])
+            for (row, attempt), figures in zip(part, found, strict=True):
+                measures.add(
+                    RowMeasure(
+                        example_id=self.examples[row].id,
+                        attempt=None if attempt < 0 else attempt,
+                        measure_id=measure.id,
+                        score=figures[PREFERRED[search.prefer]],
+                        figures=dict(figures),
+                    )
+                )
+            done += len(part)
+            if self._on_progress is not None:
+                self._on_progress(done, total, "measure")
+
+    def _measured(self, row: int) -> list[_Place]:
+        passed = [n for n in range(self.tries.most) if self.passed(row, n)]
+        rewritten = [n for n in passed if self._stand(row, n) == Stand.OPEN]
+        return [(row, -1), *((row, attempt) for attempt in rewritten)] if len(passed) > 1 and rewritten else []
+
+    def _figures(self, row: int, attempt: int) -> RowMeasure | None:
+        assert self.measures is not None
+        found = self.measures.get(row * (self.tries.most + 1) + attempt + 1)
+        return found if found is not None and found.measure_id == self._measure_id else None
+
+    def _text_row(self, row: int, attempt: int) -> Example:
+        example = self.examples[row]
+        if attempt < 0:
+            return example
+        candidate = self.candidates.get(self.tries.slot(row, attempt))
+        assert candidate is not None
+        return self.task.with_span(example, candidate.text or "")
+
+    def _chosen(self, row: int) -> int:
+        """The try that is decided on: of those that passed the one with the lowest score, the first among equals."""
+        made = [n for n in range(self.tries.most) if self._stand(row, n)]
+        passed = [n for n in made if self.passed(row, n)]
+        if not passed:
+            return made[-1]
+        if self.measures is None or not self._measured(row):
+            return passed[0]
+
+        def score(attempt: int) -> float:
+            found = self._figures(row, -1 if self._stand(row, attempt) == Stand.IDENTICAL else attempt)
+            return math.inf if found is None or found.score is None else found.score
+
+        return min(passed, key=score)
+
+    def raise_if_incomplete(self, *, give_up: bool = False) -> None:
+        """Raise `EndpointError` when calls failed in a way that may pass, or were never answered.
+
+        Args:
+            give_up: Take calls that failed as failed for good, once each was answered by an error.
+        """
+        rows, last = 0, "no reply"
+        floor = TRANSIENT if give_up else SETTLED
+        for row in range(len(self.examples)):
+            error = self._unfinished(row, floor)
+            if error is not None:
+                rows, last = rows + 1, error
+        if rows:
             raise EndpointError(
                 Problem(
                     "calls-failed",
-                    f"{len(errors)} of {len(self.examples)} rows of {self.spec.slug}",
-                    f"their calls failed, the last with {errors[-1]!r}; all other rows are done",
-                    "Run the same command again: it asks for these rows only.",
+                    f"{rows} of {len(self.examples)} rows of {self.spec.slug}",
+                    f"their calls failed, the last with {last!r}; all other rows are done",
+                    "Run the same command again: it asks for these rows only. With --give-up they keep the original.",
                     str(self.candidates.path.parent),
                 )
             )
 
-    def decisions(self) -> list[Decision]:
+    def _unfinished(self, row: int, floor: int) -> str | None:
+        for attempt in range(self.tries.most):
+            stand = self._stand(row, attempt)
+            if stand < floor and (attempt < self.tries.sampled or (stand or self._can_retry(row, attempt))):
+                candidate = self.candidates.get(self.tries.slot(row, attempt))
+                return (candidate.error if candidate else None) or "no reply"
+            question = self._unjudged(row, attempt)
+            if question is not None and self._answer(row, attempt, question) < floor:
+                verdict = self.verdicts.get(self.tries.verdict_slot(row, attempt, question))
+                return (verdict.error if verdict else None) or "no reply"
+        return None
+
+    def _can_retry(self, row: int, attempt: int) -> bool:
+        if not self._wants_retry(row, attempt):
+            return False
+        return self._again(row, attempt, ()) is not None
+
+    def decisions(self) -> Iterator[Decision]:
         """What the gate says of each row, in order."""
-        found = []
-        for example in self.examples:
-            candidate = self.candidates.get(example.id)
+        for row, example in enumerate(self.examples):
+            attempt = self._chosen(row)
+            candidate = self.candidates.get(self.tries.slot(row, attempt))
             assert candidate is not None
             before = self.task.span_text(example)
-            found.append(decide(example, before, candidate, self.checks(candidate), self._answers(example.id)))
-        return found
+            made = sum(1 for n in range(self.tries.most) if self._stand(row, n))
+            decision = decide(example, before, candidate, self.checks(candidate), self.verdicts_of(row, attempt))
+            yield decision.model_copy(update={"attempts": made, "attempt": attempt})
+
+
+def _key(what: str, attempt: int, name: str) -> str:
+    return f"{what}#{attempt}:{name}" if attempt else f"{what}:{name}"
+
+
+def _place(key: str) -> tuple[int, str]:
+    what, _, name = key.partition(":")
+    number = what.partition("#")[2]
+    return (int(number) if number.isdecimal() else 0), name
 
 
 def _whole_characters(text: str) -> str:

@@ -21,9 +21,12 @@ from optaware.records.example import (
     DataSource,
     Decision,
     Example,
+    JudgeReason,
+    LengthSummary,
     ParseFailure,
     Protocol,
     RenderedExample,
+    RowMeasure,
     Verdict,
 )
 from optaware.records.fewshot import FewShot
@@ -77,7 +80,7 @@ from optaware.records.plan import (
 from optaware.records.result import Contrast, Interval, Prediction, RunResult, Score
 from optaware.records.review import Fault, PairLabel, ReviewPair, SameOrNot
 from optaware.records.run import DataRef, EvalRecord, ModelRef, RunData, RunSpec, RunStatus, Schedule, StepRecord
-from optaware.records.study import CorpusSpec, GateSpec, MethodArm, StudySpec, VariantSpec
+from optaware.records.study import CorpusSpec, GateSpec, MethodArm, SearchSpec, StudySpec, VariantSpec
 
 __all__ = [
     "FINGERPRINT_VERSION",
@@ -123,9 +126,11 @@ __all__ = [
     "JudgeCalibration",
     "JudgeMeasure",
     "JudgePrompts",
+    "JudgeReason",
     "JudgeShot",
     "JudgeTemplate",
     "Knob",
+    "LengthSummary",
     "Manifest",
     "ManifestComponent",
     "ManifestMetric",
@@ -157,6 +162,7 @@ __all__ = [
     "RenderedExample",
     "Repair",
     "ReviewPair",
+    "RowMeasure",
     "RunData",
     "RunResult",
     "RunSpec",
@@ -164,6 +170,7 @@ __all__ = [
     "SameOrNot",
     "Schedule",
     "Score",
+    "SearchSpec",
     "SeededLoRA",
     "SparseMeZO",
     "StepRecord",

@@ -14,9 +14,12 @@ __all__ = [
     "DatasetCard",
     "Decision",
     "Example",
+    "JudgeReason",
+    "LengthSummary",
     "ParseFailure",
     "Protocol",
     "RenderedExample",
+    "RowMeasure",
     "Verdict",
 ]
 
@@ -24,10 +27,11 @@ __all__ = [
 class Protocol(Record):
     """Which rows of a data set are used for training, development and test.
 
-    `oat` and `mezo` are the published protocols (sizes come from the task); `free` takes the sizes given here.
+    `oat` and `mezo` are the published protocols (sizes come from the task); `free` takes the sizes given here; `all`
+    takes every training row (or the first `train` of them), for making a corpus of a whole data set.
     """
 
-    name: Literal["oat", "mezo", "free"] = "oat"
+    name: Literal["oat", "mezo", "free", "all"] = "oat"
     train: int | None = None
     dev: int | None = None
     test: int | None = None
@@ -107,6 +111,9 @@ class AutomaticCheck(Record):
         "negation",
         "length-ratio",
         "prompt-repeated",
+        "language",
+        "orders",
+        "near-duplicate",
     ]
     passed: bool
     blocking: bool
@@ -129,6 +136,44 @@ class Verdict(Record):
     usage: Usage = Usage()
 
 
+class JudgeReason(Record):
+    """Why a rewrite was rejected, in the judge's words: what the rewriter is told before its next try."""
+
+    example_id: str
+    attempt: int = 0
+    question: Literal["meaning", "role"]
+    prompt_id: str
+    request_id: str
+    text: str | None
+    error: str | None = None
+    cached: bool = False
+    usage: Usage = Usage()
+
+
+class RowMeasure(Record):
+    """What a model says of one text of a row: the original (`attempt` None), or a rewrite that passed the gate.
+
+    `score` is what a search prefers to be low; `figures` holds whatever was measured, by canonical name.
+    """
+
+    example_id: str
+    attempt: int | None
+    measure_id: str
+    """What the figures depend on: model, directions, eps, seed."""
+    score: float | None
+    """None: not finite."""
+    figures: dict[str, float | None]
+
+
+class LengthSummary(Record):
+    """Words of the spans of a corpus."""
+
+    mean: float
+    median: float
+    p10: float
+    p90: float
+
+
 class Decision(Record):
     """What the rejection gate did with one row: the rewritten span is used, or the original one is put back."""
 
@@ -138,8 +183,12 @@ class Decision(Record):
     reason: str
     original: str
     rewritten: str | None
+    """The rewrite that was decided on: of several tries the one that is used, else the last one."""
     checks: tuple[AutomaticCheck, ...] = ()
     attempts: int = 1
+    """Tries that were made."""
+    attempt: int = 0
+    """Which of them `rewritten` is, counted from 0."""
 
 
 class DatasetCard(Record):
@@ -172,6 +221,28 @@ class DatasetCard(Record):
     wall_s: float
     source: DataSource
     licence: str
+    accept_at: float | None = None
+    """Rewriter accuracy from which the corpus counts as accepted; None on cards of earlier versions."""
+    accuracy_low: float | None = None
+    accuracy_high: float | None = None
+    """95 % Wilson interval of the rewriter accuracy."""
+    lengths_before: LengthSummary | None = None
+    lengths_after: LengthSummary | None = None
+    attempts: dict[str, int] | None = None
+    """How many rows took so many tries."""
+    retries: int = 0
+    search: str | None = None
+    """What chose among several rewrites, in words; None when each row had one."""
+    measured_forwards: int = 0
+    """Forward passes of one text each that the search spent."""
+    unpriced_calls: int = 0
+    """Calls that were paid for at an unknown price: `cost_usd` does not hold them."""
+    citation: str = ""
+
+    @property
+    def is_accepted(self) -> bool:
+        """Whether the rewriter accuracy reaches what was asked for (OAT-Rephrase: 90 %)."""
+        return self.rows > 0 and self.rewriter_accuracy >= (0.9 if self.accept_at is None else self.accept_at)
 
     @property
     def rewriter_accuracy(self) -> float:

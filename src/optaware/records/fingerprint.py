@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from optaware._io import canonical_json, text_sha256
 from optaware.records._base import Record
 
-__all__ = ["FINGERPRINT_VERSION", "LEFT_OUT", "fingerprint", "short_id"]
+__all__ = ["ADDED", "FINGERPRINT_VERSION", "LEFT_OUT", "fingerprint", "short_id"]
 
 FINGERPRINT_VERSION = 2
 """Raised whenever the meaning of a hashed field changes, so that old folders are not mistaken for new ones."""
@@ -42,16 +44,32 @@ LEFT_OUT: dict[str, dict[str, str]] = {
 """Fields left out of the hash by record class, each with the reason."""
 
 
+ADDED: dict[str, dict[str, object]] = {
+    "CorpusSpec": {"retries": 0, "retry_prompt_id": None, "search": None, "held_out_sha256": None},
+    "VariantSpec": {"retries": 0, "search": None},
+}
+"""Fields that came later, with the value that means what was done before they were there: with it they are not hashed,
+so that corpora and studies keep their ids."""
+
+
 def fingerprint(spec: Record) -> str:
     """SHA-256 (hexadecimal) of `spec`'s class name, fingerprint version and hashed fields.
 
     Two specs with the same fingerprint give the same result on the same machine and library versions.
     """
     name = type(spec).__name__
-    fields = {key: value for key, value in spec.to_json().items() if key not in LEFT_OUT.get(name, {})}
+    left_out = LEFT_OUT.get(name, {})
+    fields = {key: value for key, value in _hashed(name, spec.to_json()).items() if key not in left_out}
+    if name == "StudySpec":
+        fields["variants"] = [_hashed("VariantSpec", variant) for variant in fields["variants"]]
     return text_sha256(canonical_json({"kind": name, "fingerprint_version": FINGERPRINT_VERSION, "fields": fields}))
 
 
 def short_id(spec: Record) -> str:
     """The first 12 hexadecimal digits of the fingerprint: the id of the run or corpus and of its folder."""
     return fingerprint(spec)[:12]
+
+
+def _hashed(name: str, fields: dict[str, Any]) -> dict[str, Any]:
+    added = ADDED.get(name, {})
+    return {key: value for key, value in fields.items() if key not in added or value != added[key]}

@@ -12,7 +12,7 @@ from optaware.records.example import Protocol
 from optaware.records.methods import Method
 from optaware.records.run import ModelRef, Schedule
 
-__all__ = ["CorpusSpec", "GateSpec", "MethodArm", "StudySpec", "VariantSpec"]
+__all__ = ["CorpusSpec", "GateSpec", "MethodArm", "SearchSpec", "StudySpec", "VariantSpec"]
 
 
 class GateSpec(Record):
@@ -24,12 +24,53 @@ class GateSpec(Record):
     """Rewriter accuracy from which the corpus counts as accepted (OAT-Rephrase: 90 %); below it, the report says so."""
 
 
+class SearchSpec(Record):
+    """Make several rewrites of each row and keep, of those that pass the gate, the one that a measurement prefers.
+
+    The measurement sees training rows only. `first` measures nothing and keeps the first that passes: the control that
+    costs as many calls.
+    """
+
+    candidates: Annotated[int, Field(ge=2, le=64)] = 4
+    """Rewrites of each row."""
+    prefer: Literal["gradient-noise", "sharpness", "loss", "perplexity", "first"] = "gradient-noise"
+    """What is to be low: the variance of the projected gradient over directions, the mean second difference of the
+    loss along them, the loss, the perplexity of the row's text."""
+    model: ModelRef | None = None
+    """The model to be trained, which measures; None only with `first`."""
+    directions: Annotated[int, Field(ge=2)] = 8
+    """Probes; every text is measured along the same ones."""
+    eps: Annotated[float, Field(gt=0)] = 1e-3
+    """Perturbation scale."""
+    seed: int = 0
+    prompt: str = "default"
+    """Which of the task's prompt styles the model is shown."""
+    max_length: Annotated[int, Field(ge=8)] = 1024
+
+    @model_validator(mode="after")
+    def _model_given(self) -> SearchSpec:
+        if (self.model is None) != (self.prefer == "first"):
+            raise ValueError("a model is given exactly when `prefer` is not `first`")
+        return self
+
+    @property
+    def words(self) -> str:
+        """What is done, in one line."""
+        if self.model is None:
+            return f"the first of {self.candidates} rewrites that passes"
+        return f"of {self.candidates} rewrites the one with the lowest {self.prefer} under {self.model.name}"
+
+
 class VariantSpec(Record):
     """One version of the training rows: the original ones, or rewritten with a named template."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
     template: str | None = None
     """Rewriter template: a built-in name (`oat`, `paraphrase`) or the path of a Jinja file; None: the original rows."""
+    retries: Annotated[int, Field(ge=0, le=16)] = 0
+    """Further tries for a row whose rewrite was rejected, each told why."""
+    search: SearchSpec | None = None
+    """Several rewrites of each row, of which one is chosen; None: one, as in the paper."""
 
 
 class CorpusSpec(Record):
@@ -50,6 +91,14 @@ class CorpusSpec(Record):
     gate: GateSpec = GateSpec()
     rows_sha256: str
     """Hash over the ids and fields of the training rows."""
+    retries: Annotated[int, Field(ge=0, le=16)] = 0
+    """Further tries for a row whose rewrite was rejected, each told why."""
+    retry_prompt_id: str | None = None
+    """Content hash of how the rewriter is told; None without retries."""
+    search: SearchSpec | None = None
+    """Several rewrites of each row, of which one is chosen; None: one."""
+    held_out_sha256: str | None = None
+    """Hash over the spans of the dev and test rows, which rewrites may not come near; None: not looked at."""
 
     @property
     def slug(self) -> str:
@@ -119,6 +168,8 @@ class StudySpec(Record):
             faults.append("a variant has a template, so a rewriter is needed")
         if any((variant.name == "original") != (variant.template is None) for variant in self.variants):
             faults.append("exactly the variant named 'original' goes without a template")
+        if self.protocol.name == "all":
+            faults.append("protocol all has no dev and test rows of its own; a study needs oat, mezo or free")
         if faults:
             raise ValueError("; ".join(faults))
         return self

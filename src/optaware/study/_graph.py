@@ -1,15 +1,13 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from optaware.data import make_corpus_spec
+from optaware.data import HeldOut, make_corpus_spec
 from optaware.errors import InputError, ProblemList
 from optaware.records import (
     CorpusSpec,
     DataRef,
-    Example,
     MethodArm,
     ModelRef,
     RunSpec,
@@ -18,7 +16,7 @@ from optaware.records import (
     ZeroShot,
     short_id,
 )
-from optaware.tasks import Task, get_task, load_splits
+from optaware.tasks import Splits, Task, get_task, load_splits
 
 __all__ = ["StudyGraph", "plan_study"]
 
@@ -76,13 +74,11 @@ def _corpora(
     found: dict[str, CorpusSpec | None] = {}
     for variant in study.variants:
         with problems.collecting():
-            found[variant.name] = _corpus(study, task, name, variant, splits.train)
+            found[variant.name] = _corpus(study, task, name, variant, splits)
     return found
 
 
-def _corpus(
-    study: StudySpec, task: Task, name: str, variant: VariantSpec, rows: Sequence[Example]
-) -> CorpusSpec | None:
+def _corpus(study: StudySpec, task: Task, name: str, variant: VariantSpec, splits: Splits) -> CorpusSpec | None:
     if variant.template is None:
         return None
     if study.rewriter is None:
@@ -93,10 +89,13 @@ def _corpus(
         protocol=study.protocol,
         variant=variant.name,
         template=variant.template,
-        examples=rows,
+        examples=splits.train,
         rewriter=study.rewriter,
         judge=study.judge or study.rewriter,
         gate=study.gate,
+        retries=variant.retries,
+        search=variant.search,
+        held_out=HeldOut.of(task, (*splits.dev, *splits.test)),
     )
 
 

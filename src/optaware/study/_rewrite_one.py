@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from optaware._io import lock, read_json, write_json
-from optaware.data import build_corpus, rows_sha256
+from optaware.data import HeldOut, build_corpus, rows_sha256
 from optaware.errors import InputError
 from optaware.llm import open_chat
 from optaware.records import CorpusSpec, DatasetCard, parse_record
 from optaware.store import Store, environment
+from optaware.study._row_measure import open_measure
 from optaware.tasks import get_task, load_splits
 
 __all__ = ["rewrite_one"]
@@ -22,19 +23,31 @@ def rewrite_one(
     data_dir: Path | None = None,
     on_progress: Callable[..., None] | None = None,
     on_usage: Callable[[Any], None] | None = None,
+    folder: Path | None = None,
+    give_up: bool = False,
 ) -> DatasetCard:
     """Make one rewritten corpus: rewrite, judge, gate. Calling it again resumes and pays for no reply twice.
+
+    Args:
+        spec: What to make.
+        store: Holds the cache of replies, and the corpus unless `folder` is given.
+        data_dir: Folder of data sets.
+        on_progress: See `optaware.data.build_corpus`.
+        on_usage: Called with the running totals after every reply.
+        folder: Where the corpus goes; by default a folder of the store, named by the spec's hash.
+        give_up: Calls that failed for good count as failed rows; see `build_corpus`.
 
     Raises:
         InputError: The task's rows are not those that the spec was made for.
         EndpointError, BudgetExhausted: As `optaware.data.build_corpus` says.
     """
-    folder = store.corpus_folder(spec)
+    folder = folder or store.corpus_folder(spec)
     with lock(folder / ".lock"):
         if (folder / "DONE").exists():
             return parse_record(DatasetCard, read_json(folder / "card.json"), str(folder / "card.json"))
         task = get_task(spec.task)
         splits = load_splits(task, spec.protocol, data_dir=data_dir)
+        held_out = HeldOut.of(task, (*splits.dev, *splits.test)) if spec.held_out_sha256 else None
         if rows_sha256(splits.train) != spec.rows_sha256:
             raise InputError.of(
                 "rows-changed",
@@ -58,6 +71,9 @@ def rewrite_one(
             folder=folder,
             source=splits.source,
             on_progress=on_progress,
+            held_out=held_out,
+            measure=open_measure(spec.search, task),
+            give_up=give_up,
         )
 
 

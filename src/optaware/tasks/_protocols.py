@@ -31,6 +31,9 @@ def choose(task: Task, protocol: Protocol, sizes: Mapping[str, int]) -> Chosen:
     `free`: the sizes that the protocol gives, by a permutation by the seed; a size left open takes what is left.
     When the source has only one split, all three are cut out of it, without overlap.
 
+    `all`: every row of the split that serves train, or the first `train` of them; dev and test are the splits that are
+    left to them, and empty where there are none.
+
     Args:
         task: The task.
         protocol: Which protocol, and for `free` the sizes.
@@ -42,6 +45,8 @@ def choose(task: Task, protocol: Protocol, sizes: Mapping[str, int]) -> Chosen:
     given = [role for role in ROLES if getattr(protocol, role) is not None]
     if protocol.name == "free":
         return _free(task, protocol, sizes)
+    if protocol.name == "all":
+        return _all(protocol, source_of(task, sizes), sizes)
     if given:
         raise InputError.of(
             "protocol-sizes",
@@ -147,6 +152,27 @@ def _free(task: Task, protocol: Protocol, sizes: Mapping[str, int]) -> Chosen:
         split = pools[role]
         chosen[role] = (split, order[split][start[split] : start[split] + wanted[role]])
         start[split] += wanted[role]
+    return chosen
+
+
+def _all(protocol: Protocol, pools: Mapping[Role, str], sizes: Mapping[str, int]) -> Chosen:
+    there = sizes[pools["train"]]
+    wanted = there if protocol.train is None else protocol.train
+    problems = ProblemList()
+    if not 1 <= wanted <= there:
+        _too_few(problems, "all", pools["train"], wanted, there)
+    for role in ("dev", "test"):
+        if getattr(protocol, role) is not None:
+            problems.add(
+                "protocol-sizes", f"protocol all with a size for {role}", "it takes whole splits", "Leave the size out."
+            )
+    problems.raise_if_any()
+    chosen: Chosen = {"train": (pools["train"], list(range(wanted)))}
+    taken = {pools["train"]}
+    for role in ROLES[1:]:
+        split = pools[role]
+        chosen[role] = (split, [] if split in taken else list(range(sizes[split])))
+        taken.add(split)
     return chosen
 
 
