@@ -11,7 +11,10 @@ Four variants take turns in one process, so that whatever else the machine does 
 - `plain`: a step of the reference (four dense noise passes over the weights), one row per example.
 - `original`: the same with one row per answer option, as MeZO's own code batches.
 
+With `--shape` the model has a known shape and random weights; the variants are those of `_shapes.py`, fused on CUDA.
+
     python benchmarks/step_time.py --model smollm2-135m-instruct
+    python benchmarks/step_time.py --shape llama-1b --device cuda --lengths 64 256
 """
 
 from __future__ import annotations
@@ -63,6 +66,17 @@ def seconds(run: Callable[[], object], synchronize: Callable[[], None]) -> tuple
     return time.perf_counter() - started, time.process_time() - busy
 
 
+def by_shape(options: argparse.Namespace) -> None:
+    """Measure on a model of known shape; what is done is written after each length."""
+    from _shape_steps import NOTES, measure
+
+    rows: list[dict[str, Any]] = []
+    for length in options.lengths:
+        rows += measure(options.shape, options.device, options.batch_size, length, options.rounds, options.variants)
+        settings = {"rank": 8, "refresh_every": 10, "options": 2, "option_tokens": 1}
+        write_result("step_time", rows, out=options.out, settings=settings, notes=NOTES)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="smollm2-135m-instruct", help="asset, hub name or path")
@@ -75,9 +89,16 @@ def main() -> None:
     parser.add_argument("--dtype", default="bf16", choices=["bf16", "fp32"])
     parser.add_argument("--precision", default="auto", help="remedy of the dense variants")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--shape", help="llama-1b or tiny: random weights of that shape instead of a model")
+    parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"], help="with --shape")
+    parser.add_argument("--lengths", type=int, nargs="*", default=[64, 256], help="tokens of a row, with --shape")
+    parser.add_argument("--variants", nargs="*", default=[], help="with --shape; by default all but first-order ones")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    if options.shape:
+        by_shape(options)
+        return
 
     loaded = load_model(ModelRef(name=options.model, dtype=options.dtype))
     scorer = OptionScorer(loaded.model, loaded.tokenizer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import statistics
 import time
@@ -12,13 +13,22 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from optaware._io import JsonlAppender, finite_or_none, read_jsonl, storage_errors, write_jsonl
+from optaware._io import (
+    JsonlAppender,
+    finite_or_none,
+    read_json,
+    read_jsonl,
+    storage_errors,
+    write_json,
+    write_jsonl,
+)
 from optaware.errors import InputError, IntegrityError, Problem, StoppedBySignal
 from optaware.models import peak_memory_bytes
 from optaware.records import EvalRecord, RunSpec, Score, StepRecord, ZerothOrderConfig, fingerprint, parse_record
 from optaware.store import RunFolder
 from optaware.train._batches import BatchOrder, split
 from optaware.train._checkpoint import BEST, LAST, Checkpoint
+from optaware.train._fused import fused_learner
 from optaware.train._journal import Journal, JournalHeader, foreign, read_journal
 from optaware.train._methods import make_learner, make_loss, prepare_model
 from optaware.train._progress import Progress
@@ -33,6 +43,8 @@ if TYPE_CHECKING:
 __all__ = ["DIVERGED_AFTER", "train"]
 
 Objective = Literal["options", "language-model"]
+
+_log = logging.getLogger("optaware")
 
 DIVERGED_AFTER = 50
 """Updates in a row without a finite loss after which a run counts as diverged."""
@@ -130,12 +142,25 @@ class _Run:
         self.identity = {"spec": fingerprint(spec), "base": loaded.sha256}
         loaded.model = prepare_model(loaded.model, spec.method, spec.seed)
         scorer.model = loaded.model
-        self.learner: Learner = make_learner(
-            loaded.model, make_loss(scorer, objective, spec.method), spec.method, spec.seed, spec.schedule.steps
-        )
+        self.learner = self._make_learner()
         self.recorded: list[tuple[float, ...]] = []
         self.logged: dict[int, dict[str, Any]] = {}
         stack.callback(self.learner.close)
+
+    def _make_learner(self) -> Learner:
+        spec, model = self.spec, self.loaded.model
+        loss = make_loss(self.scorer, self.objective, spec.method)
+        fused, why = fused_learner(model, loss, spec.method, spec.seed, spec.schedule.steps, self.train_rows)
+        if isinstance(spec.method, ZerothOrderConfig):
+            self._note("fused" if fused else f"not fused: {why}")
+            if fused is None and (next(model.parameters()).is_cuda or "check failed" in why):
+                _log.warning("the step is not fused on the GPU: %s", why)
+        return fused or make_learner(model, loss, spec.method, spec.seed, spec.schedule.steps)
+
+    def _note(self, step: str) -> None:
+        """Say beside what else was resolved for this run how its steps are made."""
+        if self.folder.resolved.exists():
+            write_json(self.folder.resolved, {**read_json(self.folder.resolved), "step": step})
 
     def resume(self) -> None:
         """Take up the last checkpoint, if there is one, and cut the logs to where it was written."""
@@ -174,7 +199,7 @@ class _Run:
             steps=self.schedule.steps,
             settle_every=self.schedule.eval_every,
             device=device.type,
-            platform=platform_of(device),
+            platform=platform_of(device, self.learner),
         )
 
     def _take_up_journal(self) -> None:

@@ -10,8 +10,10 @@ from typing import Any
 import torch
 
 from optaware.errors import InputError
+from optaware.train._fused import FUSED, fused_learner
 from optaware.train._journal import JournalHeader, foreign, read_journal
 from optaware.train._methods import make_estimator, make_learner, prepare_model
+from optaware.train._types import Learner
 from optaware.train.zeroth import probe_seeds
 
 __all__ = ["JournalProbe", "ReplayOutcome", "journal_probes", "platform_of", "replay", "replay_bound"]
@@ -64,11 +66,12 @@ def journal_probes(path: Path) -> Iterator[JournalProbe]:
             yield JournalProbe(step, seed, coefficient, now.lr, now.eps)
 
 
-def platform_of(device: torch.device) -> str:
-    """What the rounding of a sum or product can depend on."""
+def platform_of(device: torch.device, learner: Learner | None = None) -> str:
+    """What the rounding of a sum or product can depend on: processor, versions, and whether the step is fused."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
     threads = "" if device.type == "cuda" else f", {torch.get_num_threads()} threads"
-    return f"{device.type} {name}, torch {torch.__version__}{threads}"
+    fused = FUSED if getattr(learner, "fused", False) else ""
+    return f"{device.type} {name}, torch {torch.__version__}{threads}{fused}"
 
 
 def _no_loss(batch: object) -> Any:
@@ -105,10 +108,13 @@ def replay(path: Path, model: Any, *, base: str | None, upto: int | None = None)
         )
     config: Any = header.config
     model = prepare_model(model, config, header.seed)
-    learner = make_learner(model, _no_loss, config, header.seed, header.steps)
+    learner: Any = None
+    if header.platform.endswith(FUSED):  # made again by the same kernels where they can run
+        learner, _ = fused_learner(model, None, config.model_copy(update={"fused": "auto"}), header.seed, header.steps)
+    learner = learner or make_learner(model, _no_loss, config, header.seed, header.steps)
     try:
         for step, kept in enumerate(steps[:upto], start=1):
-            learner.repeat(step, kept)  # type: ignore[attr-defined]
+            learner.repeat(step, kept)
             if step % header.settle_every == 0:
                 learner.settle()
         if upto % header.settle_every:  # settling twice would round once more
@@ -116,7 +122,7 @@ def replay(path: Path, model: Any, *, base: str | None, upto: int | None = None)
     finally:
         learner.close()
     weight = next(model.parameters())
-    exact = header.platform == platform_of(weight.device)
+    exact = header.platform == platform_of(weight.device, learner)
     return ReplayOutcome(model, upto, exact, 0.0 if exact else replay_bound(header, upto, weight.dtype))
 
 

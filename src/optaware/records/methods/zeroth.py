@@ -119,6 +119,14 @@ class ZerothOrderConfig(MethodConfig):
     """Points in one forward pass, where the direction can: `on` up to 32, `pairs` both signs of a direction, `off` one;
     `auto`: `on` on a GPU, `pairs` on a CPU. The losses are the same up to rounding. Processes that share a step take
     whole passes, so with several GPUs `pairs` lets all of them work."""
+    fused: Annotated[
+        Literal["auto", "on", "off"],
+        Knob(
+            "step fused on the GPU", ("fused kernels", "CUDA graphs", "GPU kernels"), remove="off", baseline=("auto",)
+        ),
+    ] = "auto"
+    """`auto`: where there is a CUDA device and the model and method allow it, after a check against the other engine;
+    `on`: refuse to run otherwise. The steps are the same up to rounding."""
     estimator: Annotated[
         Literal["two-point", "one-sided", "one-point", "one-point-residual"],
         Knob(

@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
     from optaware.models import EncodedExample
 
-__all__ = ["Batch", "Shape", "fill", "make_batch", "shape_of"]
+__all__ = ["Batch", "Filler", "Shape", "make_batch", "shape_of"]
+
+_MOST_ROWS = 8192
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ class Shape:
 class Batch:
     """See `models/_layout.py: Layout` for ids, positions, segments, columns, tokens and lengths; `share` is fp64, ()."""
 
+    shape: Shape
     ids: Tensor
     positions: Tensor
     segments: Tensor
@@ -53,9 +57,21 @@ class Batch:
     labels: Tensor
     share: Tensor
     flat: Tensor
-    keep: int
-    contrast: bool
-    normalise: bool
+
+    @property
+    def keep(self) -> int:
+        """See `Shape`."""
+        return self.shape.keep
+
+    @property
+    def contrast(self) -> bool:
+        """See `Shape`."""
+        return self.shape.contrast
+
+    @property
+    def normalise(self) -> bool:
+        """See `Shape`."""
+        return self.shape.normalise
 
 
 def shape_of(examples: Sequence[EncodedExample], objective: Literal["options", "language-model"]) -> Shape:
@@ -92,44 +108,64 @@ def make_batch(shape: Shape, device: torch.device) -> Batch:
     flat = torch.zeros(sum(sizes), dtype=torch.int64, device=device)
     parts = [part.view(size) for part, size in zip(flat.split(sizes), _sizes(shape), strict=True)]
     share = parts[-1].view(torch.float64)
-    return Batch(
-        *parts[:-1],
-        share,  # type: ignore[call-arg]
-        flat,
-        shape.keep,
-        shape.contrast,
-        shape.normalise,
-    )
+    return Batch(shape, *parts[:-1], share, flat)  # type: ignore[call-arg]
 
 
-def fill(examples: Sequence[EncodedExample], shape: Shape, share: float, pin: bool) -> Tensor:
-    """The numbers of a batch in host memory, to be copied to `Batch.flat`."""
-    objective: str = "options" if shape.contrast else "language-model"
-    flat = torch.zeros(sum(math.prod(size) for size in _sizes(shape)), dtype=torch.int64, pin_memory=pin)
-    parts = [part.view(size) for part, size in zip(
-        flat.split([math.prod(size) for size in _sizes(shape)]), _sizes(shape), strict=True
-    )]  # fmt: skip
-    ids, positions, segments, columns, tokens, lengths, labels, _ = parts
-    segments.fill_(-1)
-    for at, example in enumerate(examples):
-        prompt, options = list(example.prompt_ids), _options(example, objective)
-        row, place, segment = list(prompt), list(range(len(prompt))), [0] * len(prompt)
-        for number, option in enumerate(options, start=1):
-            row += option[:-1]
-            place += range(len(prompt), len(prompt) + len(option) - 1)
-            segment += [number] * (len(option) - 1)
-        padding = shape.length - len(row)
-        ids[at, padding:] = torch.tensor(row)
-        positions[at, padding:] = torch.tensor(place)
-        segments[at, padding:] = torch.tensor(segment)
-        fork = padding + len(prompt) - 1 - (shape.length - shape.keep)
-        start = fork + 1
-        for number, option in enumerate(options):
-            tail = len(option) - 1
-            columns[at, number, : tail + 1] = torch.tensor([fork, *range(start, start + tail)])
-            tokens[at, number, : tail + 1] = torch.tensor(option)
-            lengths[at, number] = len(option)
-            start += tail
-        labels[at, 0] = example.label if shape.contrast else 0
-    parts[-1].view(torch.float64).fill_(share)
-    return flat
+class Filler:
+    """Makes the host's side of batches; what an example's rows look like is kept, since epochs repeat them.
+
+    Args:
+        pin: Whether the numbers go to a GPU.
+    """
+
+    def __init__(self, pin: bool) -> None:
+        self._pin = pin
+        self._kept: dict[tuple[int, Shape], tuple[EncodedExample, Any]] = {}
+
+    def __call__(self, examples: Sequence[EncodedExample], shape: Shape, share: float) -> Tensor:
+        """The numbers of a batch in host memory, to be copied to `Batch.flat`."""
+        sizes = _sizes(shape)
+        flat = torch.empty(sum(map(math.prod, sizes)), dtype=torch.int64, pin_memory=self._pin)
+        numbers = flat.numpy()
+        rows = np.stack([self._row(example, shape) for example in examples])
+        column = start = 0
+        for size in sizes[:-1]:
+            count = math.prod(size)
+            width = count // shape.rows
+            numbers[start : start + count].reshape(shape.rows, width)[:] = rows[:, column : column + width]
+            column, start = column + width, start + count
+        numbers[start:].view(np.float64)[0] = share
+        return flat
+
+    def _row(self, example: EncodedExample, shape: Shape) -> Any:
+        key = (id(example), shape)
+        found = self._kept.get(key)
+        if found is None:
+            if len(self._kept) >= _MOST_ROWS:
+                self._kept.clear()
+            found = self._kept[key] = (example, _row(example, shape))  # holding the example keeps its id its own
+        return found[1]
+
+
+def _row(example: EncodedExample, shape: Shape) -> Any:
+    """ids, positions, segments, columns, tokens, lengths and label of one example, one after another, int64."""
+    prompt, options = list(example.prompt_ids), _options(example, "options" if shape.contrast else "language-model")
+    row, place, segment = list(prompt), list(range(len(prompt))), [0] * len(prompt)
+    columns, tokens, lengths = [], [], []
+    padding = shape.length - len(prompt) - sum(len(option) - 1 for option in options)
+    fork = padding + len(prompt) - 1 - (shape.length - shape.keep)
+    start = fork + 1
+    for number, option in enumerate(options, start=1):
+        tail, rest = len(option) - 1, [0] * (shape.tokens - len(option))
+        row += option[:-1]
+        place += range(len(prompt), len(prompt) + tail)
+        segment += [number] * tail
+        columns += [fork, *range(start, start + tail), *rest]
+        tokens += [*option, *rest]
+        lengths.append(len(option))
+        start += tail
+    missing = shape.options - len(options)
+    none, empty = [0] * padding, [0] * (missing * shape.tokens)
+    label = example.label if shape.contrast else 0
+    parts = (none, row, none, place, [-1] * padding, segment, columns, empty, tokens, empty, lengths, [0] * missing)
+    return np.fromiter((value for part in (*parts, [label]) for value in part), np.int64)

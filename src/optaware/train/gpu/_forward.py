@@ -16,6 +16,9 @@ from optaware.train.gpu._vectors import Vectors
 
 __all__ = ["Forward", "Perturbed"]
 
+_EVEN = 64
+"""What the halves of the inner width are multiples of."""
+
 
 class Perturbed(Protocol):
     """Weights with both signs of a perturbation, as the forward pass uses them."""
@@ -32,9 +35,15 @@ class Perturbed(Protocol):
         ...
 
     def project(
-        self, names: tuple[str, ...], value: Tensor, inner: Tensor | None, out: Tensor, side: bool = True
+        self,
+        names: tuple[str, ...],
+        value: Tensor,
+        inner: Tensor | None,
+        out: Tensor,
+        side: bool = True,
+        span: tuple[int, int] | None = None,
     ) -> None:
-        """`out[s] = value[s]·W_sᵀ`; without `side` the side products are left to the caller."""
+        """`out[s] = value[s]·W_sᵀ` (rows `span` of it); without `side` the side products are left to the caller."""
         ...
 
     def rows(self, name: str, ids: Tensor) -> Tensor:
@@ -88,7 +97,9 @@ class Forward:
             names = (block.out,)
             self.weights.project(names, attended, self.weights.inner(names, attended), change)
             del attended
-            change = self._gated(block, hidden, change)
+            value = [self._norm(block.second_norm, hidden, change)]
+            change = None  # it has been added, and its memory is of use meanwhile
+            change = self._gated(block, hidden, value)
         if kept != batch.keep:  # no layer at all
             hidden = hidden.view(2, rows, length, width)[:, :, length - batch.keep :].reshape(2, -1, width).contiguous()
         last = self._norm(decoder.norm, hidden, change)
@@ -128,32 +139,38 @@ class Forward:
         )  # fmt: skip
         return out
 
-    def _gated(self, block: Block, hidden: Tensor, change: Tensor) -> Tensor:
-        """The gated block; returns what it adds to `hidden`, in the memory of `change`."""
-        weights = self.weights
-        value = self._norm(block.second_norm, hidden, change)
-        names = (block.gate, block.up)
-        inner = weights.inner(names, value)
+    def _gated(self, block: Block, hidden: Tensor, normed: list[Tensor]) -> Tensor:
+        """What the gated block adds to `hidden`; the inner width is made in two halves.
+
+        Only the product of gate and up projection is kept whole. The input comes in a list, so that nobody else holds it
+        when it is no longer needed.
+        """
+        weights, value = self.weights, normed.pop()
+        inner = weights.inner((block.gate, block.up), value)
         rows, wide = value.shape[1], self.decoder.parameters[block.gate].shape[0]
         gates = torch.empty(2, rows, wide, dtype=value.dtype, device=value.device)
-        weights.project((block.gate,), value, inner, gates, side=False)
-        ups = torch.empty_like(gates)
-        weights.project((block.up,), value, inner, ups, side=False)
-        self._gate(block, gates, ups, inner)
-        del ups, value
-        weights.project((block.down,), gates, weights.inner((block.down,), gates), change)
-        return change
+        part = -(-wide // (2 * _EVEN)) * _EVEN
+        ups = torch.empty(2, rows, min(part, wide), dtype=value.dtype, device=value.device)
+        for first in range(0, wide, part):
+            end = min(first + part, wide)
+            half, other = gates[:, :, first:end], ups[:, :, : end - first]
+            weights.project((block.gate,), value, None, half, side=False, span=(first, end))
+            weights.project((block.up,), value, None, other, side=False, span=(first, end))
+            self._gate(block, half, other, inner, first)
+        del ups, value, inner
+        out = torch.empty_like(hidden)
+        weights.project((block.down,), gates, weights.inner((block.down,), gates), out)
+        return out
 
-    def _gate(self, block: Block, gates: Tensor, ups: Tensor, inner: Tensor | None) -> None:
+    def _gate(self, block: Block, gates: Tensor, ups: Tensor, inner: Tensor | None, first: int) -> None:
         rows, wide = gates.shape[1:]
         block_m, block_n = (16, 64) if rows < 64 else (64, 128)
         rank = self.weights.rank
         side: dict[str, Any] = {"inner": gates, "left": gates, "strides": (0, 0, 0, 0, 0)}
         if inner is not None:
             left = self.weights.left  # type: ignore[attr-defined]
-            spans = self.weights.spans  # type: ignore[attr-defined]
-            numbers = (inner.stride(1), left.stride(1), left.stride(0), spans[block.gate].start, spans[block.up].start)
-            side = {"inner": inner, "left": left, "strides": numbers}
+            starts = (self.weights.spans[name].start + first for name in (block.gate, block.up))  # type: ignore[attr-defined]
+            side = {"inner": inner, "left": left, "strides": (inner.stride(1), left.stride(1), left.stride(0), *starts)}
         gate[(triton.cdiv(rows, block_m), triton.cdiv(wide, block_n), 2)](
             gates, ups, side["inner"], side["left"], rows, wide, gates.stride(1), ups.stride(1), *side["strides"],
             RANK=rank, RANK_BLOCK=max(16, triton.next_power_of_2(max(rank, 1))), BLOCK_M=block_m, BLOCK_N=block_n,

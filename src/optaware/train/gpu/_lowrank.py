@@ -2,52 +2,91 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from optaware.train._seeds import derive_seed
+from optaware.train.gpu._dense import ROUNDINGS, rounding_for
 from optaware.train.gpu._frame import Frame
-from optaware.train.gpu._noise import words
+from optaware.train.gpu._noise import gaussian_pair, row_key, site_key, words
 from optaware.train.gpu._passes import gather_left, move, show
 from optaware.train.gpu._reading import Decoder
 from optaware.train.gpu._tables import Part, Tiles, key_halves, site_table
-from optaware.train.gpu._vectors import Vectors
+from optaware.train.gpu._vectors import TRITON_TYPES, Vectors
 from optaware.train.noise import noise_key
 
 __all__ = ["LowRankSides"]
 
+_TURNS, _ROWS = 32, 128
+"""Rows of a tile of a merge, and of a draw of V."""
 
-@triton.jit(do_not_specialize=["seed_one", "seed_two"])
+
+@triton.jit
 def _merge(
-    weight, rest, learnt, right, decay, height, width, stride,
-    seed_one, seed_two, RANK: tl.constexpr, ROUNDING: tl.constexpr, BLOCK: tl.constexpr, TURNS: tl.constexpr,
+    tiles, sites, rests, rights, starts, learnt, decay, seeds, stride,
+    SOURCE: tl.constexpr, RANK: tl.constexpr, ROUNDING: tl.constexpr, BLOCK: tl.constexpr, TURNS: tl.constexpr,
 ):  # fmt: skip
-    """`W ← decay·W + A·Vᵀ` in fp32 with one rounding (see `move`); A lies transposed, (RANK, stride), V is (n, RANK)."""
-    column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    inside = column < width
-    for turn in tl.static_range(TURNS):
-        row = tl.program_id(0) * TURNS + turn
-        mask = inside & (row < height)
-        place = row.to(tl.int64) * width + column
-        value = tl.load(weight + place, mask=mask, other=0.0).to(tl.float32)
+    """`W ← decay·W + A·Vᵀ` in fp32 with one rounding (see `move`), for all matrices in one launch.
+
+    A tile names a matrix, its first row and its first column. A lies transposed, (RANK, stride), a matrix's columns from
+    `starts`; `rights` holds address and row stride of each V, (n, RANK), `rests` the addresses of the residuals.
+    """
+    tile = tiles + tl.program_id(0).to(tl.int64) * 4
+    site = tl.load(tile)
+    row = tl.load(tile + 1) + tl.arange(0, TURNS)
+    column = tl.load(tile + 2) + tl.arange(0, BLOCK)
+    base = tl.load(sites + site * 4).to(tl.pointer_type(SOURCE))
+    height = tl.load(sites + site * 4 + 1).to(tl.int32)
+    width = tl.load(sites + site * 4 + 2).to(tl.int32)
+    exists, inside = row < height, column < width
+    mask = exists[:, None] & inside[None, :]
+    place = row[:, None].to(tl.int64) * width + column[None, :]
+    value = tl.load(base + place, mask=mask, other=0.0).to(tl.float32)
+    if ROUNDING == 2:
+        rest = tl.load(rests + site).to(tl.pointer_type(SOURCE)) + place
+        value += tl.load(rest, mask=mask, other=0.0).to(tl.float32) * (1.0 / 1024.0)
+    value *= tl.load(decay)
+    right = tl.load(rights + site * 2).to(tl.pointer_type(SOURCE)) + column * tl.load(rights + site * 2 + 1)
+    left = learnt + tl.load(starts + site) + row
+    for at in tl.static_range(RANK):
+        amount = tl.load(left + at * stride, mask=exists, other=0.0)
+        value += amount[:, None] * tl.load(right + at, mask=inside, other=0.0).to(tl.float32)[None, :]
+    if ROUNDING == 1:
+        low = tl.load(seeds).to(tl.uint32, bitcast=True)
+        high = tl.load(seeds + 1).to(tl.uint32, bitcast=True)
+        first, second = row_key(site, low, high)
+        noise = words(column[None, :], first + row[:, None].to(tl.uint32) * 0x9E3779B1, second)
+        bits = value.to(tl.int32, bitcast=True) + (noise >> 16).to(tl.int32)
+        tl.store(base + place, (bits & -65536).to(tl.float32, bitcast=True).to(tl.bfloat16), mask=mask)
+    else:
+        stored = value.to(SOURCE)
+        tl.store(base + place, stored, mask=mask)
         if ROUNDING == 2:
-            value += tl.load(rest + place, mask=mask, other=0.0).to(tl.float32) * (1.0 / 1024.0)
-        value *= decay
-        for factor in tl.static_range(RANK):
-            left = tl.load(learnt + factor * stride + row, mask=row < height, other=0.0)
-            value += left * tl.load(right + column * RANK + factor, mask=inside, other=0.0).to(tl.float32)
-        if ROUNDING == 1:
-            noise = words(column, seed_one.to(tl.uint32) + row.to(tl.uint32) * 0x9E3779B1, seed_two.to(tl.uint32))
-            bits = value.to(tl.int32, bitcast=True) + (noise >> 16).to(tl.int32)
-            tl.store(weight + place, (bits & -65536).to(tl.float32, bitcast=True).to(tl.bfloat16), mask=mask)
-        else:
-            stored = value.to(weight.dtype.element_ty)
-            tl.store(weight + place, stored, mask=mask)
-            if ROUNDING == 2:
-                value = (value - stored.to(tl.float32)) * 1024.0
-                tl.store(rest + place, value.to(weight.dtype.element_ty), mask=mask)
+            tl.store(rest, ((value - stored.to(tl.float32)) * 1024.0).to(SOURCE), mask=mask)
+
+
+@triton.jit
+def _draw_right(tiles, rights, keys, amount, RANK: tl.constexpr, SOURCE: tl.constexpr, ROWS: tl.constexpr):
+    """All V: `amount·z`, rounded, where zᵀ (RANK, n) is what is drawn. A tile names a V, its first counter and n."""
+    tile = tiles + tl.program_id(0).to(tl.int64) * 3
+    site = tl.load(tile)
+    counter = tl.load(tile + 1) + tl.arange(0, ROWS)
+    height = tl.load(tile + 2)
+    half = (height + 1) // 2
+    here = counter < half
+    there = here & (counter + half < height)
+    first, second = site_key(keys, site)
+    stride = tl.load(rights + site * 2 + 1)
+    place = tl.load(rights + site * 2).to(tl.pointer_type(SOURCE)) + counter * stride
+    for factor in tl.static_range(RANK):
+        low, high = row_key(tl.full((), factor, tl.int32), first, second)
+        one, two = gaussian_pair(words(counter, low, high))
+        tl.store(place + factor, (one * amount).to(SOURCE), mask=here)
+        tl.store(place + half * stride + factor, (two * amount).to(SOURCE), mask=there)
 
 
 class LowRankSides:
@@ -64,10 +103,20 @@ class LowRankSides:
         refresh_every: Steps between draws of V.
         seed: The run's seed.
         rounding: How merged weights are rounded: "none", "stochastic" or "residual".
+        host_residuals: Keep the residuals in (pinned) memory of the host, which the merges then read and write there:
+            no memory of the device, but the time of two copies of the weights over the bus at each merge.
     """
 
     def __init__(
-        self, decoder: Decoder, frame: Frame, *, rank: int, refresh_every: int, seed: int, rounding: str
+        self,
+        decoder: Decoder,
+        frame: Frame,
+        *,
+        rank: int,
+        refresh_every: int,
+        seed: int,
+        rounding: str,
+        host_residuals: bool = False,
     ) -> None:
         self.decoder, self.frame, self.rank = decoder, frame, rank
         self.refresh_every, self.seed = refresh_every, seed
@@ -76,11 +125,14 @@ class LowRankSides:
         self.vectors = Vectors(decoder.parameters, [name for name in weights if weights[name].ndim < 2], frame)
         first = next(iter(self.matrices.values()))
         self.device, self.dtype = first.device, first.dtype
-        if self.dtype != torch.bfloat16 and rounding == "stochastic":
-            rounding = "none" if self.dtype.itemsize >= 4 else "residual"
-        self.rounding = rounding
-        kept = rounding == "residual"
-        self.residuals = {name: torch.zeros_like(each) for name, each in self.matrices.items()} if kept else {}
+        self.rounding = rounding_for(rounding, self.dtype)
+        on_host = host_residuals and self.device.type == "cuda"
+        self.residuals: dict[str, Tensor] = {}
+        if self.rounding == "residual":
+            place: dict[str, Any] = {"device": "cpu", "pin_memory": True} if on_host else {"device": self.device}
+            self.residuals = {
+                name: torch.zeros(each.shape, dtype=self.dtype, **place) for name, each in self.matrices.items()
+            }
         self.site = {name: at for at, name in enumerate(frame.names)}
         looked_up = {decoder.embedding, decoder.head}
         self.spans: dict[str, slice] = {}
@@ -109,12 +161,44 @@ class LowRankSides:
                 self.right[name] = together[:, at * rank : (at + 1) * rank]
         self.period: int | None = None
         self.pending = 1.0
+        self.step = 0
+        self._prepare_refresh()
 
     def _groups(self) -> list[tuple[str, ...]]:
         found: list[tuple[str, ...]] = [(name,) for name in dict.fromkeys((self.decoder.embedding, self.decoder.head))]
         for block in self.decoder.blocks:
             found += [block.qkv, (block.out,), (block.gate, block.up), (block.down,)]
         return found
+
+    def _prepare_refresh(self) -> None:
+        """Tables that let one kernel merge all matrices and another one draw all V."""
+        rests, starts = (
+            torch.zeros(self.frame.sites, dtype=torch.int64),
+            torch.zeros(self.frame.sites, dtype=torch.int64),
+        )
+        rights = torch.zeros(self.frame.sites, 2, dtype=torch.int64)
+        merges, draws = [], []
+        widest = max(each.shape[1] for each in self.matrices.values())
+        self._block = min(256, triton.next_power_of_2(widest))
+        for name, weight in self.matrices.items():
+            site, right = self.site[name], self.right[name]
+            rests[site] = self.residuals[name].data_ptr() if self.residuals else 0
+            starts[site] = self.spans[name].start
+            rights[site] = torch.tensor((right.data_ptr(), right.stride(0)))
+            rows = torch.arange(0, weight.shape[0], _TURNS, dtype=torch.int32)
+            columns = torch.arange(0, weight.shape[1], self._block, dtype=torch.int32)
+            tiles = torch.zeros(len(rows), len(columns), 4, dtype=torch.int32)
+            tiles[..., 0], tiles[..., 1], tiles[..., 2] = site, rows[:, None], columns
+            merges.append(tiles.view(-1, 4))
+            tops = torch.arange(0, (weight.shape[1] + 1) // 2, _ROWS, dtype=torch.int32)
+            draws.append(
+                torch.stack((torch.full_like(tops, site), tops, torch.full_like(tops, weight.shape[1])), dim=1)
+            )
+        tables = torch.zeros(self.frame.sites, 4, dtype=torch.int64, device=self.device)
+        tables[[self.site[name] for name in self.matrices]] = site_table(list(self.matrices.values()))
+        self._stored = tables
+        self._rests, self._starts, self._rights = (each.to(self.device) for each in (rests, starts, rights))
+        self._merge_tiles, self._draw_tiles = torch.cat(merges).to(self.device), torch.cat(draws).to(self.device)
 
     def _tiles(self, names: list[str]) -> Tiles:
         stride = self.left.stride(1)
@@ -138,7 +222,7 @@ class LowRankSides:
         show[(self.shown_tiles.count,)](
             self.shown_tiles.table, self.sites, self.frame.keys, self.frame.query, self.frame.eps, self.left,
             self.left.stride(0), self.left.stride(1),
-            SITES=self.frame.sites, SOURCE=tl.float32, ALIGN=self.shown_tiles.align, BLOCK=self.shown_tiles.block, TURNS=1,
+            SITES=self.frame.sites, SOURCE=tl.float32, ALIGN=self.shown_tiles.align, BLOCK=self.shown_tiles.block, TURNS=1, SIGNS=False,
         )  # fmt: skip
 
     def inner(self, names: tuple[str, ...], value: Tensor) -> Tensor:
@@ -146,13 +230,22 @@ class LowRankSides:
         return torch.matmul(value, self.groups[names])
 
     def project(
-        self, names: tuple[str, ...], value: Tensor, inner: Tensor | None, out: Tensor, side: bool = True
+        self,
+        names: tuple[str, ...],
+        value: Tensor,
+        inner: Tensor | None,
+        out: Tensor,
+        side: bool = True,
+        span: tuple[int, int] | None = None,
     ) -> None:
-        """`out[s] = value[s]·Wᵀ (+ inner·left_s)`; without `side` the side products are left to the caller."""
+        """`out[s] = value[s]·Wᵀ (+ inner·left_s)`; without `side` the side products are left to the caller.
+
+        With `span` (for one matrix) only these of its rows.
+        """
         rows = value.shape[0] * value.shape[1]
-        flat, wide, first = value.view(rows, -1), out.view(rows, -1), 0
+        flat, wide, first = value.view(rows, -1), out.view(rows, out.shape[2]), 0
         for at, name in enumerate(names):
-            weight = self.matrices[name]
+            weight = self.matrices[name] if span is None else self.matrices[name][slice(*span)]
             place = slice(first, first + weight.shape[0])
             torch.mm(flat, weight.t(), out=wide[:, place])
             if side and inner is not None:
@@ -191,12 +284,13 @@ class LowRankSides:
         """`A ← decay·A + Σ amounts·U`, and the vectors."""
         move[(self.all_tiles.count,)](
             self.all_tiles.table, self.sites, self.frame.keys, self.frame.amounts, self.frame.decay, self.sites, queries,
-            SITES=self.frame.sites, SOURCE=tl.float32, ROUNDING=0, ALIGN=self.all_tiles.align, BLOCK=self.all_tiles.block, TURNS=1,
+            SITES=self.frame.sites, SOURCE=tl.float32, ROUNDING=0, ALIGN=self.all_tiles.align, BLOCK=self.all_tiles.block, TURNS=1, SIGNS=False,
         )  # fmt: skip
         self.vectors.move(queries)
 
     def refresh(self, step: int) -> None:
         """Redraw V when `step` begins a new period; what was learnt is merged first."""
+        self.step = step
         period = (step - 1) // self.refresh_every
         if period == self.period:
             return
@@ -205,35 +299,24 @@ class LowRankSides:
         self._draw_right(period)
 
     def _draw_right(self, period: int) -> None:
-        """V/√r of every matrix: z of shape (n, r) under the seed of the period, drawn by the pass that makes updates."""
+        """V/√r of every matrix: Vᵀ of shape (r, n) under the seed of the period, as `LowRank` draws it."""
         seed = derive_seed(self.seed, "right factors", period)
-        names = list(self.right)
-        drawn = [torch.zeros(self.matrices[name].shape[1], self.rank, device=self.device) for name in names]
-        keys = key_halves([noise_key(seed, name) for name in names]).to(self.device)
-        parts = [Part(at, (0, len(each)), self.rank, self.rank) for at, each in enumerate(drawn)]
-        tiles = Tiles(parts, self.device, max(2, triton.next_power_of_2((self.rank + 1) // 2)), turns=8)
-        amount = torch.full((1,), self.rank**-0.5, device=self.device)
-        table = site_table(drawn)
-        move[(tiles.count,)](
-            tiles.table, table, keys, amount, self.frame.one, table, 1,
-            SITES=len(names), SOURCE=tl.float32, ROUNDING=0, ALIGN=tiles.align, BLOCK=tiles.block, TURNS=8,
+        keys = key_halves([noise_key(seed, name) for name in self.frame.names]).to(self.device)
+        _draw_right[(len(self._draw_tiles),)](
+            self._draw_tiles, self._rights, keys, self.rank**-0.5,
+            RANK=self.rank, SOURCE=TRITON_TYPES[self.dtype], ROWS=_ROWS,
         )  # fmt: skip
-        for name, each in zip(names, drawn, strict=True):
-            self.right[name].copy_(each)
         self.period = period
 
     def _merge(self) -> None:
-        rounding = {"none": 0, "stochastic": 1, "residual": 2}[self.rounding]
-        for name, weight in self.matrices.items():
-            height, width = weight.shape
-            key = derive_seed(self.seed, "merge", self.period or 0, name)
-            one, two = key & 0x7FFFFFFF, (key >> 32) & 0x7FFFFFFF
-            block = min(1024, triton.next_power_of_2(width))
-            _merge[(triton.cdiv(height, 8), triton.cdiv(width, block))](
-                weight, self.residuals.get(name, weight), self.learnt[:, self.spans[name]], self.right[name].contiguous(),
-                float(self.pending), height, width, self.learnt.stride(0), one, two,
-                RANK=self.rank, ROUNDING=rounding, BLOCK=block, TURNS=8,
-            )  # fmt: skip
+        seeds = key_halves([derive_seed(self.seed, "merge", self.period or 0, self.step)]).to(self.device)
+        decay = torch.full((1,), self.pending, dtype=torch.float32, device=self.device)
+        _merge[(len(self._merge_tiles),)](
+            self._merge_tiles, self._stored, self._rests, self._rights, self._starts, self.learnt, decay, seeds,
+            self.learnt.stride(0),
+            SOURCE=TRITON_TYPES[self.dtype], RANK=self.rank, ROUNDING=ROUNDINGS[self.rounding],
+            BLOCK=self._block, TURNS=_TURNS, num_warps=8,
+        )  # fmt: skip
         self.learnt.zero_()
         self.pending = 1.0
 
@@ -248,19 +331,24 @@ class LowRankSides:
         return {name: each.data for name, each in self.decoder.parameters.items()}
 
     def state(self) -> dict[str, Tensor]:
-        """A, the fp32 vectors, the residuals, the pending decay and the period of V."""
-        state = {"learnt": self.learnt, "vectors": self.vectors.learnt}
+        """A, the fp32 vectors, the residuals, pending decay, step and period, named as the direction of hooks does."""
+        state = {f"learnt.{name}": self.learnt[:, span] for name, span in self.spans.items()}
+        state |= {f"learnt.{name}": self.vectors.learnt_of(name) for name in self.vectors.names}
         state |= {f"residual.{name}": each for name, each in self.residuals.items()}
         state["pending"] = torch.tensor([self.pending], dtype=torch.float64)
+        state["step"] = torch.tensor([self.step])
         state["period"] = torch.tensor([-1 if self.period is None else self.period])
         return state
 
     def load(self, state: dict[str, Tensor]) -> None:
         """Take up a saved state."""
+        self.period = None
         if (period := int(state["period"].item())) >= 0:
             self._draw_right(period)
-        self.learnt.copy_(state["learnt"])
-        self.vectors.learnt.copy_(state["vectors"])
+        for name, span in self.spans.items():
+            self.learnt[:, span].copy_(state[f"learnt.{name}"])
+        for name in self.vectors.names:
+            self.vectors.learnt_of(name).copy_(state[f"learnt.{name}"].reshape(-1))
         for name, each in self.residuals.items():
             each.copy_(state[f"residual.{name}"])
-        self.pending = float(state["pending"].item())
+        self.pending, self.step = float(state["pending"].item()), int(state["step"].item())

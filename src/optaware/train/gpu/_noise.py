@@ -6,7 +6,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-__all__ = ["gaussian_pair", "row_key", "site_key", "words"]
+__all__ = ["draw_pair", "gaussian_pair", "row_key", "site_key", "words"]
 
 # The constants of `noise/_reference.py` (a test compares the numbers that come out). Products and sums may be fused
 # here, which changes a number by at most a few units in its last place.
@@ -58,3 +58,23 @@ def gaussian_pair(word):
     one = (radius * (cosine - sine)).to(tl.uint32, bitcast=True) ^ sign
     two = (radius * (cosine + sine)).to(tl.uint32, bitcast=True) ^ other
     return one.to(tl.float32, bitcast=True), two.to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def _sign(column, group, low, high):
+    """±1.0 of one column; see `noise/_reference.py: rademacher`."""
+    word = words(column % group, low, high)
+    bit = (word >> (column // group).to(tl.uint32)) & 1
+    return 1.0 - 2.0 * bit.to(tl.float32)
+
+
+@triton.jit
+def draw_pair(counter, half, width, low, high, SIGNS: tl.constexpr):
+    """z of columns `counter` and `counter + half` of a row: Gaussian, or ±1 if SIGNS."""
+    if SIGNS:
+        group = (width + 31) // 32
+        one = _sign(counter, group, low, high)
+        two = _sign(counter + half, group, low, high)
+    else:
+        one, two = gaussian_pair(words(counter, low, high))
+    return one, two

@@ -11,7 +11,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from optaware.train.gpu._noise import gaussian_pair, row_key, site_key, words
+from optaware.train.gpu._noise import draw_pair, gaussian_pair, row_key, site_key, words
 
 __all__ = ["coefficients", "gather_left", "gather_rows", "move", "show"]
 
@@ -20,6 +20,7 @@ __all__ = ["coefficients", "gather_left", "gather_rows", "move", "show"]
 def show(
     tiles, sites, keys, query, scale, out, other_sign, out_stride,
     SITES: tl.constexpr, SOURCE: tl.constexpr, ALIGN: tl.constexpr, BLOCK: tl.constexpr, TURNS: tl.constexpr,
+    SIGNS: tl.constexpr,
 ):  # fmt: skip
     """`out = w + scale·z` and, `other_sign` numbers further on, `w − scale·z`, with one draw of z for both.
 
@@ -50,7 +51,7 @@ def show(
         one = tl.load(source, mask=here, other=0.0).to(tl.float32)
         two = tl.load(source + half, mask=there, other=0.0).to(tl.float32)
         low, high = row_key(row, first, second)
-        z_one, z_two = gaussian_pair(words(counter, low, high))
+        z_one, z_two = draw_pair(counter, half, width, low, high, SIGNS)
         z_one = z_one * amount
         z_two = z_two * amount
         tl.store(place, (one + z_one).to(out.dtype.element_ty), mask=here)
@@ -70,7 +71,7 @@ def _cut(value, noise):
 def move(
     tiles, sites, keys, amounts, decay, residuals, queries,
     SITES: tl.constexpr, SOURCE: tl.constexpr, ROUNDING: tl.constexpr, ALIGN: tl.constexpr,
-    BLOCK: tl.constexpr, TURNS: tl.constexpr,
+    BLOCK: tl.constexpr, TURNS: tl.constexpr, SIGNS: tl.constexpr,
 ):  # fmt: skip
     """`w ← decay·w + Σ_q amounts[q]·z_q` in fp32, with one rounding at the end.
 
@@ -110,7 +111,7 @@ def move(
             first, second = site_key(keys, query * SITES + site)
             low, high = row_key(row, first, second)
             amount = tl.load(amounts + query)
-            z_one, z_two = gaussian_pair(words(counter, low, high))
+            z_one, z_two = draw_pair(counter, half, width, low, high, SIGNS)
             one += amount * z_one
             two += amount * z_two
         if ROUNDING == 1:
@@ -135,7 +136,7 @@ def move(
 @triton.jit
 def gather_rows(
     source, ids, keys, query, scale, out, count,
-    SITE: tl.constexpr, SITES: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr,
+    SITE: tl.constexpr, SITES: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr, SIGNS: tl.constexpr,
 ):  # fmt: skip
     """Rows `ids` of a matrix, both signs: `out[0, i] = w[ids[i]] + scale·z[ids[i]]`, `out[1, i]` with minus."""
     program = tl.program_id(0).to(tl.int64)
@@ -150,7 +151,7 @@ def gather_rows(
         there = here & (counter + half < WIDTH)
         one = tl.load(source + row * WIDTH + counter, mask=here, other=0.0).to(tl.float32)
         two = tl.load(source + row * WIDTH + counter + half, mask=there, other=0.0).to(tl.float32)
-        z_one, z_two = gaussian_pair(words(counter, low, high))
+        z_one, z_two = draw_pair(counter, half, WIDTH, low, high, SIGNS)
         z_one = z_one * amount
         z_two = z_two * amount
         place = out + program * WIDTH + counter
@@ -189,12 +190,14 @@ def gather_left(
 
 @triton.jit
 def coefficients(
-    losses, schedule, found, amounts, decay, queries, CLIP: tl.constexpr, BLOCK: tl.constexpr
+    losses, schedule, found, amounts, decay, queries,
+    CLIP: tl.constexpr, GIVEN: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """`g_q = (L_q⁺ − L_q⁻) / (2·eps)`, `amounts[q] = −lr·g_q / n`, n the queries whose losses were finite.
 
     `schedule` holds lr, eps, the limit of abs(g) and the decay factor in fp64. A query with a loss that is not finite gets
-    the coefficient NaN and the amount 0; without a finite query `decay` becomes 1, so that nothing changes.
+    the coefficient NaN and the amount 0; without a finite query `decay` becomes 1, so that nothing changes. If GIVEN, g is
+    read from `found`.
     """
     at = tl.arange(0, BLOCK)
     mask = at < queries
@@ -202,7 +205,10 @@ def coefficients(
     below = tl.load(losses + 2 * at + 1, mask=mask, other=0.0).to(tl.float64)
     rate = tl.load(schedule)
     eps = tl.load(schedule + 1)
-    g = ((above - below) / (2.0 * eps)).to(tl.float32)
+    if GIVEN:
+        g = tl.load(found + at, mask=mask, other=0.0)
+    else:
+        g = ((above - below) / (2.0 * eps)).to(tl.float32)
     if CLIP:
         limit = tl.load(schedule + 2).to(tl.float32)
         g = tl.where(g > limit, limit, tl.where(g < -limit, -limit, g))

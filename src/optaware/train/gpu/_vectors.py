@@ -31,8 +31,10 @@ class Vectors:
         shown: v + eps·z and v − eps·z, fp32, (2, total).
     """
 
-    def __init__(self, parameters: dict[str, nn.Parameter], names: Sequence[str], frame: Frame) -> None:
-        self.frame, self.names = frame, tuple(names)
+    def __init__(
+        self, parameters: dict[str, nn.Parameter], names: Sequence[str], frame: Frame, signs: bool = False
+    ) -> None:
+        self.frame, self.names, self.signs = frame, tuple(names), signs
         self.stored = [parameters[name].data for name in names]
         sizes = [each.numel() for each in self.stored]
         self.spans = {name: slice(sum(sizes[:at]), sum(sizes[: at + 1])) for at, name in enumerate(names)}
@@ -54,6 +56,7 @@ class Vectors:
         show[(self.tiles.count,)](
             self.tiles.table, self.sites, self.frame.keys, self.frame.query, self.frame.eps, self.shown,
             self.shown.stride(0), self.shown.stride(0), SITES=self.frame.sites, SOURCE=tl.float32, ALIGN=self.tiles.align, BLOCK=self.tiles.block, TURNS=1,
+            SIGNS=self.signs,
         )  # fmt: skip
 
     def at(self, name: str) -> Tensor:
@@ -65,7 +68,12 @@ class Vectors:
         move[(self.tiles.count,)](
             self.tiles.table, self.sites, self.frame.keys, self.frame.amounts, self.frame.one, self.sites, queries,
             SITES=self.frame.sites, SOURCE=tl.float32, ROUNDING=0, ALIGN=self.tiles.align, BLOCK=self.tiles.block, TURNS=1,
+            SIGNS=self.signs,
         )  # fmt: skip
+
+    def learnt_of(self, name: str) -> Tensor:
+        """v of one vector, (size)."""
+        return self.learnt[self.spans[name]]
 
     def settle(self) -> None:
         """Round v into the stored parameters."""

@@ -6,13 +6,15 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from optaware.train._types import StepResult
-from optaware.train.gpu._batch import Batch, Shape, fill, make_batch, shape_of
+from optaware.train.gpu._batch import Batch, Filler, Shape, make_batch, shape_of
 from optaware.train.gpu._dense import Dense
 from optaware.train.gpu._forward import Forward
 from optaware.train.gpu._frame import Frame
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FusedLearner"]
 
-_MOST_GRAPHS = 32
+_MOST_SHAPES = 32
 
 
 class FusedLearner:
@@ -43,7 +45,7 @@ class FusedLearner:
     Args:
         model: A Llama-like causal language model of Hugging Face, all of it trained, on one device.
         objective: "options" or "language-model".
-        direction: "gaussian" or "low-rank".
+        direction: "gaussian", "rademacher" or "low-rank".
         settings: Learning rate, perturbation scale and queries by step.
         queries: Most queries of a step.
         rank: Of a low-rank perturbation.
@@ -51,6 +53,7 @@ class FusedLearner:
         weight_decay: Decay per unit of learning rate, on matrices.
         clip: Largest size of a coefficient; None: any.
         rounding: "stochastic" (no memory), "residual" (2 bytes a weight) or "none".
+        host_residuals: For low-rank: keep the residuals in the host's memory; see `LowRankSides`.
         seed: The run's seed.
         graphs: Whether to capture CUDA graphs; by default on CUDA devices.
 
@@ -58,12 +61,14 @@ class FusedLearner:
         NotSupported: The model is not one that `_reading.py` knows.
     """
 
+    fused = True
+
     def __init__(
         self,
         model: nn.Module,
         objective: Literal["options", "language-model"],
         *,
-        direction: Literal["gaussian", "low-rank"],
+        direction: Literal["gaussian", "rademacher", "low-rank"],
         settings: Callable[[int], Settings],
         queries: int = 1,
         rank: int = 8,
@@ -72,8 +77,8 @@ class FusedLearner:
         clip: float | None = None,
         rounding: str = "stochastic",
         seed: int = 0,
+        host_residuals: bool = False,
         graphs: bool | None = None,
-        **options: Any,
     ) -> None:
         decoder = read_decoder(model)
         device = next(iter(decoder.parameters.values())).device
@@ -83,21 +88,26 @@ class FusedLearner:
         self._settings = settings
         self.frame = Frame(list(decoder.parameters), queries, clip is not None, device)
         self.weights_of: Dense | LowRankSides
-        if direction == "gaussian":
-            self.weights_of = Dense(decoder, self.frame, rounding, **options)
-        else:
+        if direction == "low-rank":
             self.weights_of = LowRankSides(
-                decoder, self.frame, rank=rank, refresh_every=refresh_every, seed=seed, rounding=rounding
+                decoder,
+                self.frame,
+                rank=rank,
+                refresh_every=refresh_every,
+                seed=seed,
+                rounding=rounding,
+                host_residuals=host_residuals,
             )
+        else:
+            self.weights_of = Dense(decoder, self.frame, rounding, direction == "rademacher")
         self._forward = Forward(decoder, self.weights_of)
         self.device = device
         self.graphs = device.type == "cuda" if graphs is None else graphs
+        self._filler = Filler(device.type == "cuda")
         self._batches: dict[Shape, Batch] = {}
-        self._probes: dict[Shape, Any] = {}
-        self._updates: dict[int, Any] = {}
+        self._captured: dict[tuple[str, Any], Any] = {}
         self._pool: Any = None
         self._ready: tuple[int, Tensor] | None = None
-        self._stream = torch.cuda.Stream(device) if self.graphs else None
 
     # -- one step ------------------------------------------------------------------------------------------------------
 
@@ -105,16 +115,14 @@ class FusedLearner:
     def step(self, step: int, parts: Sequence[Sequence[EncodedExample]]) -> StepResult:
         """Probe and move; a step without a finite probe moves nothing. The host waits once, at the end."""
         now = self._settings(step)
-        with self._on_stream():
-            self._begin(step, now)
-            size = sum(len(part) for part in parts)
-            for query in range(now.queries):
-                self.frame.query.fill_(query)
-                for part in parts:
-                    self._probe(part, len(part) / size)
+        self._begin(step, now)
+        if now.queries == 1 and len(parts) == 1:
+            self._whole(parts[0])
+        else:
+            self._probe_all(now.queries, parts)
             self._update(now.queries)
-            self._ready = self._keys(step + 1)  # drawn up while the device works
-            found = self.frame.results.tolist()
+        self._ready = self._keys(step + 1)  # drawn up while the device works
+        found = self.frame.results.tolist()
         losses = [value for value in found[: 2 * now.queries] if math.isfinite(value)]
         coefficients = tuple(found[2 * self.queries : 2 * self.queries + now.queries])
         moved = any(map(math.isfinite, coefficients))
@@ -124,40 +132,39 @@ class FusedLearner:
 
     @torch.no_grad()
     def repeat(self, step: int, kept: Sequence[float]) -> StepResult:
-        """Make an update again from its coefficients, without evaluating a loss."""
+        """Make an update again from its coefficients, without evaluating a loss: the same kernels, the same bits."""
         now = self._settings(step)
-        with self._on_stream():
-            self._begin(step, now)
-            usable = [value for value in kept if math.isfinite(value)]
-            share = [-now.lr * g / len(usable) if math.isfinite(g) else 0.0 for g in kept]
-            self.frame.amounts[: len(share)].copy_(torch.tensor(share))
-            self.frame.decay.fill_(1.0 - now.lr * self.weight_decay if usable else 1.0)
-            self.weights_of.move(len(kept))
-            self._decayed(bool(usable), now.lr)
+        self._begin(step, now)
+        usable = any(map(math.isfinite, kept))
+        self.frame.found[: len(kept)].copy_(torch.tensor(kept))
+        self.frame.share(len(kept))
+        self.weights_of.move(len(kept))
+        self._decayed(usable, now.lr)
         return StepResult(None, 2 * now.queries, not usable, tuple(kept), kept=tuple(kept), lr=now.lr)
 
     @torch.no_grad()
-    def probe_losses(self, step: int, parts: Sequence[Sequence[EncodedExample]]) -> list[float]:
-        """Both losses of each query of a step, at the weights as they are; nothing is moved."""
-        now = self._settings(step)
-        with self._on_stream():
-            self._begin(step, now)
-            size = sum(len(part) for part in parts)
-            for query in range(now.queries):
-                self.frame.query.fill_(query)
-                for part in parts:
-                    self._probe(part, len(part) / size)
-            return self.frame.results[: 2 * now.queries].tolist()
+    def probe_losses(
+        self, step: int, parts: Sequence[Sequence[EncodedExample]], eps: float | None = None
+    ) -> list[float]:
+        """Both losses of each query of a step, at the weights as they are; nothing is moved.
 
-    @contextmanager
-    def _on_stream(self) -> Iterator[None]:
-        if self._stream is None:
-            yield
-            return
-        self._stream.wait_stream(torch.cuda.current_stream(self.device))
-        with torch.cuda.stream(self._stream):
-            yield
-        torch.cuda.current_stream(self.device).wait_stream(self._stream)
+        Args:
+            step: Which directions.
+            parts: The batch.
+            eps: Perturbation scale; None: that of the step.
+        """
+        now = self._settings(step)
+        self._begin(step, now if eps is None else replace(now, eps=eps))
+        self._probe_all(now.queries, parts)
+        return self.frame.results[: 2 * now.queries].tolist()
+
+    def _probe_all(self, queries: int, parts: Sequence[Sequence[EncodedExample]]) -> None:
+        size = sum(len(part) for part in parts)
+        for query in range(queries):
+            self.frame.choose(query)
+            for part in parts:
+                batch = self._send(part, len(part) / size)
+                self._run(("probe", batch.shape), partial(self._add_losses, batch))
 
     def _keys(self, step: int) -> tuple[int, Tensor]:
         seeds = probe_seeds(self.seed, step, self._settings(step).queries)
@@ -173,54 +180,75 @@ class FusedLearner:
         if moved and isinstance(self.weights_of, LowRankSides):
             self.weights_of.pending *= 1.0 - lr * self.weight_decay
 
-    def _probe(self, part: Sequence[EncodedExample], share: float) -> None:
+    def _send(self, part: Sequence[EncodedExample], share: float) -> Batch:
+        """Copy a part of a batch to its place on the device."""
         shape = shape_of(part, self.objective)
         if shape not in self._batches:
-            if len(self._batches) >= _MOST_GRAPHS:
-                self._batches.clear()
-                self._probes.clear()
+            if len(self._batches) >= _MOST_SHAPES:
+                self.forget()
             self._batches[shape] = make_batch(shape, self.device)
         batch = self._batches[shape]
-        batch.flat.copy_(fill(part, shape, share, self.device.type == "cuda"), non_blocking=True)
+        batch.flat.copy_(self._filler(part, shape, share), non_blocking=True)
+        return batch
+
+    def _add_losses(self, batch: Batch) -> None:
+        losses = self._forward.losses(batch).float()
+        self.frame.losses.index_add_(0, self.frame.query.long(), losses[None])
+
+    def _whole(self, part: Sequence[EncodedExample]) -> None:
+        """One query, one part: the step is one graph."""
+        self.frame.choose(0)
+        batch = self._send(part, 1.0)
 
         def run() -> None:
-            losses = self._forward.losses(batch).float()
-            self.frame.losses.index_add_(0, self.frame.query.long(), losses[None])
+            self._add_losses(batch)
+            self.frame.close(1)
+            self.weights_of.move(1)
 
-        self._run(self._probes, shape, run, warm=lambda: self._forward.losses(batch))
+        self._run(("step", batch.shape), run)
 
     def _update(self, queries: int) -> None:
         def run() -> None:
             self.frame.close(queries)
             self.weights_of.move(queries)
 
-        def warm() -> None:  # with all amounts 0, so that nothing moves
-            self.frame.amounts.zero_()
-            self.frame.decay.fill_(1.0)
-            self.weights_of.move(queries)
-            self.frame.close(queries)
+        self._run(("update", queries), run)
 
-        self._run(self._updates, queries, run, warm)
+    def _run(self, key: tuple[str, Any], run: Callable[[], object]) -> None:
+        """Replay what was captured under a key, capturing it first if need be.
 
-    def _run(self, graphs: dict[Any, Any], key: Any, run: Callable[[], object], warm: Callable[[], object]) -> None:
+        At its first call the work is done without a graph, which compiles the kernels, and captured for the calls after.
+        """
         if not self.graphs:
             run()
             return
-        if key not in graphs:
-            warm()  # kernels are compiled here, not during the capture
-            torch.cuda.synchronize(self.device)
-            graph = torch.cuda.CUDAGraph()
-            self._pool = self._pool or torch.cuda.graph_pool_handle()
-            try:
-                with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
-                    run()
-            except RuntimeError as error:
-                warnings.warn(f"the step runs without CUDA graphs, because capturing one failed: {error}", stacklevel=2)
-                self.graphs = False
+        if (graph := self._captured.get(key)) is not None:
+            graph.replay()
+            return
+        run()
+        torch.cuda.synchronize(self.device)
+        graph = torch.cuda.CUDAGraph()
+        self._pool = self._pool or torch.cuda.graph_pool_handle()
+        try:
+            # The workspace of cuBLAS for the capturing stream lies in the graphs' pool, and is shared by all of them.
+            _drop_workspaces()
+            with torch.cuda.graph(graph, pool=self._pool):
                 run()
-                return
-            graphs[key] = graph
-        graphs[key].replay()
+        except RuntimeError as error:
+            warnings.warn(f"the step runs without CUDA graphs, because capturing one failed: {error}", stacklevel=2)
+            self.graphs = False
+            return
+        finally:
+            _drop_workspaces()
+        self._captured[key] = graph
+
+    def forget(self) -> None:
+        """Let go of all graphs and the memory that they hold."""
+        if self._captured:
+            torch.cuda.synchronize(self.device)
+        self._captured.clear()
+        self._batches.clear()
+        self._pool = None
 
     # -- the rest of a learner -----------------------------------------------------------------------------------------
 
@@ -252,6 +280,11 @@ class FusedLearner:
 
     def close(self) -> None:
         """Let go of the graphs; the model has no hooks."""
-        self._probes.clear()
-        self._updates.clear()
-        self._batches.clear()
+        self.forget()
+
+
+def _drop_workspaces() -> None:
+    """Free the scratch memory of cuBLAS (32 MiB a stream on a Hopper GPU), which it takes again when it needs it."""
+    drop = getattr(torch._C, "_cuda_clearCublasWorkspaces", None)
+    if drop is not None and torch.cuda.is_available():
+        drop()

@@ -1,0 +1,144 @@
+"""Peak memory of training against plain inference of the same batch, each variant in a process of its own.
+
+- `inference`: the bare model, one forward pass after the other.
+- `original`: the algorithm of MeZO as its paper and code have it, one row per answer option.
+- `dense`, `low-rank`, …: ours as `optaware train` would make the step here (fused on CUDA, the check at its start
+  included; else by hooks).
+- `adamw`, `lora`: first-order training, for comparison.
+
+The peak is that of the steps alone, from a loaded model on: on CUDA what the allocator had handed out at most
+(`peak_memory_bytes`) and what it still had from the device at the end, graphs' pools included
+(`reserved_memory_bytes`); on CPU the largest resident size.
+
+    python benchmarks/memory.py --shape llama-1b --device cuda
+    python benchmarks/memory.py --shape tiny --device cpu
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from _result import write_result
+
+CHOSEN = (
+    "inference",
+    "original",
+    "original-one-row",
+    "dense-stochastic",
+    "dense",
+    "low-rank-stochastic",
+    "low-rank",
+    "lora",
+    "adamw",
+)
+
+
+def one(variant: str, shape: str, device: str, batch: int, length: int, steps: int) -> dict[str, Any]:
+    """Figures of one variant, in this process."""
+    import torch
+
+    from _shapes import SHAPES, empty, llama, make_step, rows_of
+
+    torch.set_num_threads(1)
+    rows = rows_of(batch, length, SHAPES[shape]["vocab_size"])
+    model = llama(shape, device)
+    weights = sum(each.numel() * each.element_size() for each in model.parameters())
+    empty()
+    _forget_peak(device)
+    step = make_step("two-forwards" if variant == "inference" else variant, model, rows)
+    for number in range(1, steps + 1):
+        step.run(number)
+    peak = _peak(device)
+    found = {"weights_bytes": weights, "peak_memory_bytes": peak, "engine": step.engine}
+    if device != "cpu":
+        empty()
+        found["reserved_memory_bytes"] = torch.cuda.memory_reserved()
+        found["held_memory_bytes"] = torch.cuda.memory_allocated()
+    return found
+
+
+def _forget_peak(device: str) -> None:
+    if device != "cpu":
+        import torch
+
+        torch.cuda.reset_peak_memory_stats()
+        return
+    try:
+        Path("/proc/self/clear_refs").write_text("5", "ascii")
+    except OSError:  # then the peak is that of the whole process
+        print("the peak while loading cannot be left out here", file=sys.stderr)
+
+
+def _peak(device: str) -> int:
+    if device != "cpu":
+        import torch
+
+        torch.cuda.synchronize()
+        return int(torch.cuda.max_memory_allocated())
+    status = Path("/proc/self/status").read_text("ascii").splitlines()
+    return 1024 * int(next(line.split()[1] for line in status if line.startswith("VmHWM")))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", default="llama-1b")
+    parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--lengths", type=int, nargs="*", default=[64])
+    parser.add_argument("--steps", type=int, default=12, help="steps of each variant; low-rank refreshes every 10")
+    parser.add_argument("--variants", nargs="*", default=list(CHOSEN))
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    if options.one:
+        found = one(options.one, options.shape, options.device, options.batch_size, options.lengths[0], options.steps)
+        print(json.dumps(found))
+        return
+    table = []
+    for length in options.lengths:
+        figures = {name: _in_process(name, length, options) for name in options.variants}
+        base = figures.get("inference", {})
+        for name, each in figures.items():
+            row: dict[str, Any] = {
+                "case": f"{options.shape} shape, random weights, bf16, {options.batch_size} x {length}",
+                "variant": name,
+                **each,
+            }
+            for kind in ("peak", "reserved"):
+                key = f"{kind}_memory_bytes"
+                if key in each and key in base:
+                    extra = "extra_memory_bytes" if kind == "peak" else "extra_reserved_bytes"
+                    row[extra] = each[key] - base[key]
+                    row[f"{kind}_ratio_to_inference"] = round(each[key] / base[key], 4)
+            table.append(row)
+            print({key: value for key, value in row.items() if key != "case"}, flush=True)
+    write_result(
+        "memory",
+        table,
+        out=options.out,
+        settings={"rank": 8, "refresh_every": 10, "options": 2, "steps": options.steps},
+        notes=[
+            "peak_memory_bytes is the peak of the steps with the weights, each variant in a process of its own.",
+            "Ratios are to plain inference of the same batch, one row per example, logits at the option tokens only.",
+        ],
+    )
+
+
+def _in_process(variant: str, length: int, options: argparse.Namespace) -> dict[str, Any]:
+    command = [sys.executable, __file__, "--one", variant, "--shape", options.shape, "--device", options.device]
+    command += ["--batch-size", str(options.batch_size), "--lengths", str(length), "--steps", str(options.steps)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines()
+        return {"failed": lines[-1][:300] if lines else f"exit code {done.returncode}"}
+    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return found
+
+
+if __name__ == "__main__":
+    main()
