@@ -31,6 +31,8 @@ def test_the_fingerprint_sees_what_matters_and_only_that():
     assert fingerprint(base) != fingerprint(base.model_copy(update={"seed": 1}))
     other = parse_record(RunSpec, {**SPEC, "method": {"name": "mezo", "eps": 1e-2}}, "")
     assert fingerprint(base) != fingerprint(other)
+    later = parse_record(RunSpec, {**SPEC, "method": {"name": "mezo", "fused": "off"}}, "")
+    assert fingerprint(base) != fingerprint(later)
 
 
 def test_records_are_frozen_and_strict():

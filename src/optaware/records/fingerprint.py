@@ -43,13 +43,13 @@ LEFT_OUT: dict[str, dict[str, str]] = {
 }
 """Fields left out of the hash by record class, each with the reason."""
 
-
 ADDED: dict[str, dict[str, object]] = {
     "CorpusSpec": {"retries": 0, "retry_prompt_id": None, "search": None, "held_out_sha256": None},
     "VariantSpec": {"retries": 0, "search": None},
+    "Method": {"fused": "auto"},
 }
 """Fields that came later, with the value that means what was done before they were there: with it they are not hashed,
-so that corpora and studies keep their ids."""
+so that corpora, runs and studies keep their ids."""
 
 
 def fingerprint(spec: Record) -> str:
@@ -62,6 +62,10 @@ def fingerprint(spec: Record) -> str:
     fields = {key: value for key, value in _hashed(name, spec.to_json()).items() if key not in left_out}
     if name == "StudySpec":
         fields["variants"] = [_hashed("VariantSpec", variant) for variant in fields["variants"]]
+        for arm in fields["methods"]:
+            arm["config"] = _hashed("Method", arm["config"])
+    if name == "RunSpec":
+        fields["method"] = _hashed("Method", fields["method"])
     return text_sha256(canonical_json({"kind": name, "fingerprint_version": FINGERPRINT_VERSION, "fields": fields}))
 
 

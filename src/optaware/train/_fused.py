@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from optaware.train.gpu import FusedLearner
 
 __all__ = ["FUSED", "fused_learner", "obstacle"]
+
+_log = logging.getLogger("optaware")
 
 FUSED = ", fused step"
 """What the platform of a journal ends with when its updates were made by the fused step."""
@@ -177,6 +180,7 @@ def _fault(
         return f"its check failed: the same probe gave the losses {found}, then {again}"
     probe = probe_seeds(seed, 1, 1)[0]
     wanted = _written(model, lambda: float(loss(rows)), method, seed, probe, eps)
+    _log.debug("check of the fused step: losses %s, of the model itself %s", found, wanted)
     bound = _BOUNDS[next(model.parameters()).dtype]
     if any(not abs(a - b) <= bound * (1 + abs(b)) for a, b in zip(found, wanted, strict=True)):
         return f"its check failed: its losses are {found}, those of the model itself {wanted}"

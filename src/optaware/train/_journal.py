@@ -16,7 +16,7 @@ import math
 import os
 import struct
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -116,6 +116,8 @@ class JournalHeader:
             return f"it has version {other.version}, this run writes version {self.version}"
         named = {"spec": "another spec", "base": "other base weights", "seed": "another seed", "steps": "other steps"}
         named |= {"method": "another method", "settle_every": "another evaluation interval"}
+        known = type(self.config)().to_json()  # a journal may be older than some field of the method
+        other = replace(other, method={**known, **other.method})
         wrong = [words for key, words in named.items() if getattr(self, key) != getattr(other, key)]
         hashes = [
             f"{key} {getattr(other, key)[:12]}… instead of {getattr(self, key)[:12]}…"
