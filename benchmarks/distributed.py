@@ -47,11 +47,14 @@ SHAPES: dict[str, dict[str, Any]] = {
 }
 
 
-def model_of(shape: str, device: torch.device) -> LlamaForCausalLM:
-    """A model of the shape, bf16, in evaluation mode."""
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+
+def model_of(shape: str, dtype: str, device: torch.device) -> LlamaForCausalLM:
+    """A model of the shape in evaluation mode."""
     config = LlamaConfig(**SHAPES[shape], max_position_embeddings=2048, tie_word_embeddings=True)
     default = torch.get_default_dtype()
-    torch.set_default_dtype(torch.bfloat16)
+    torch.set_default_dtype(DTYPES[dtype])
     try:
         with torch.device(device):
             return LlamaForCausalLM(config).eval()
@@ -94,7 +97,11 @@ def measure(
         if step >= options.warm_up:
             times.append(time.perf_counter() - started)
     optimizer.close()
-    return {"step_s": statistics.median(times), "digest": weights_digest(dict(model.named_parameters()))}
+    return {
+        "queries": queries,
+        "step_s": statistics.median(times),
+        "digest": weights_digest(dict(model.named_parameters())),
+    }
 
 
 def work(options: argparse.Namespace) -> None:
@@ -102,8 +109,12 @@ def work(options: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     with Ranks.joined(backend=options.backends[0], timeout_s=100) as ranks:
         device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
-        model = model_of(options.shape, device)
-        found = {str(count): measure(options, ranks, count, model, device) for count in options.queries}
+        found = {}
+        for dtype in options.dtypes:
+            model = model_of(options.shape, dtype, device)
+            for count in options.queries:
+                found[f"{dtype}, {count} queries"] = measure(options, ranks, count, model, device)
+            del model
         for entry in found.values():
             ranks.check_same({"weights at the end": entry["digest"]})
         exchanges = []
@@ -132,10 +143,11 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--backends", nargs="+", default=["nccl", "gloo"], choices=["nccl", "gloo"])
     parser.add_argument("--queries", type=int, nargs="+", default=[2, 4, 8])
+    parser.add_argument("--dtypes", nargs="+", default=["bf16", "fp16"], choices=list(DTYPES))
     parser.add_argument("--method", default="fast")
     parser.add_argument("--rows", type=int, default=16)
     parser.add_argument("--tokens", type=int, default=64)
-    parser.add_argument("--steps", type=int, default=9)
+    parser.add_argument("--steps", type=int, default=7)
     parser.add_argument("--warm-up", type=int, default=3)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
@@ -150,25 +162,24 @@ def main() -> None:
             for backend in options.backends
         }
     rows: list[dict[str, Any]] = []
-    for count in map(str, options.queries):
-        one = alone["found"][count]
+    for case, one in alone["found"].items():
         variants = {"1 process": alone} | {
             f"{options.processes} processes, {name}": run for name, run in together.items()
         }
         for variant, run in variants.items():
-            entry = run["found"][count]
+            entry = run["found"][case]
             rows.append(
                 {
-                    "case": f"{options.shape}, {options.rows} x {options.tokens} tokens, bf16, {count} queries",
+                    "case": f"{options.shape}, {options.rows} x {options.tokens} tokens, {case}",
                     "variant": variant,
                     "step_ms": round(1000 * entry["step_s"], 3),
-                    "queries_per_s": round(int(count) / entry["step_s"], 3),
+                    "queries_per_s": round(entry["queries"] / entry["step_s"], 3),
                     "times_one_process": round(one["step_s"] / entry["step_s"], 4),
                     "same_bits_as_one_process": entry["digest"] == one["digest"],
                     "exchange_ms": round(1000 * run["exchange_s"], 4),
                 }
             )
-            print({key: value for key, value in rows[-1].items() if key != "case"}, f"({count} queries)")
+            print({key: value for key, value in rows[-1].items() if key != "case"}, f"({case})")
     write_result(
         "distributed",
         rows,

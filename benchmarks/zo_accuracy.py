@@ -10,10 +10,11 @@ a seed that is used for nothing else; the rate with the lowest dev loss (at the 
 rate) is the task's. Of our forms that one is taken, for all tasks, whose dev loss is lowest against the original's, in
 the mean over tasks. Then both arms run with the seeds; test rows are scored at the step of the lowest dev loss.
 
-Each run is a process; `--jobs` of them share the device. FOLDER keeps what a run left (spec, result, evaluations,
-steps, predictions), and what is there is not run again, so the same command goes on. `--budget-s` stops in order: no
-run starts that could not end in time, those that are under way are dropped, and the result says which are missing. With
-`--budget-s 0` the result is made of what is there.
+Each run is a process; `--jobs` of them share the visible GPUs (each sees the one that was the least busy). FOLDER keeps
+what a run left (spec, result, evaluations, steps, predictions), and what is there is not run again, so the same command
+goes on. `--budget-s` stops in order: no run starts that could not end in time, those that are under way are dropped,
+and the result says which are missing. The grids may take `--grid-share` of it; a task whose grids are not whole by then
+is left out of the comparison until the next call. With `--budget-s 0` the result is made of what is there.
 """
 
 from __future__ import annotations
@@ -28,11 +29,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from _result import write_result
 from optaware._io import read_json, read_jsonl, write_json
+from optaware.execute._gpus import visible_gpus
 from optaware.records import DataRef, ModelRef, Protocol, RunSpec, Schedule, parse_record, short_id
 
 TASKS = ("sst2", "rte", "cb", "boolq", "copa")
@@ -83,13 +86,24 @@ def spec_of(options: argparse.Namespace, task: str, form: str, lr: float, seed: 
     return parse_record(RunSpec, data, "")
 
 
+@dataclass(frozen=True)
+class Job:
+    """A run that is under way."""
+
+    process: subprocess.Popen[bytes]
+    spec: RunSpec
+    gpu: str | None
+    started: float
+
+
 class Pool:
     """Runs specs in processes, `jobs` at a time, until the budget is spent."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
         self.runs: Path = options.runs
-        self.deadline = time.monotonic() + options.budget_s
+        self.started = time.monotonic()
+        self.gpus = visible_gpus()
         self.longest = 0.0
         self.failures: dict[str, str] = {}
 
@@ -102,46 +116,49 @@ class Pool:
         path = self.folder(spec) / "result.json"
         return read_json(path) if path.exists() else None
 
-    def do(self, specs: Iterable[RunSpec]) -> None:
-        """Run those of `specs` that are not there yet."""
+    def do(self, specs: Iterable[RunSpec], share: float = 1.0) -> None:
+        """Run those of `specs` that are not there yet, up to a share of the budget."""
+        deadline = self.started + share * self.options.budget_s
         waiting = [spec for spec in specs if self.result(spec) is None and short_id(spec) not in self.failures]
         waiting.reverse()
-        running: dict[str, tuple[subprocess.Popen[bytes], RunSpec, float]] = {}
+        running: list[Job] = []
         try:
             while waiting or running:
                 now = time.monotonic()
-                while waiting and len(running) < self.options.jobs and now + self.longest < self.deadline:
-                    spec = waiting.pop()
-                    running[short_id(spec)] = (self._start(spec), spec, now)
-                if not running or now > self.deadline:
+                while waiting and len(running) < self.options.jobs and now + self.longest < deadline:
+                    running.append(self._start(waiting.pop(), [job.gpu for job in running]))
+                if not running or now > deadline:
                     return
                 time.sleep(0.2)
-                for key, (process, spec, started) in list(running.items()):
-                    if process.poll() is not None:
-                        del running[key]
-                        self._ended(process, spec, time.monotonic() - started)
+                for job in [job for job in running if job.process.poll() is not None]:
+                    running.remove(job)
+                    self._ended(job)
         finally:
-            for process, _, _ in running.values():
-                process.terminate()
-            for process, _, _ in running.values():
-                process.wait()
+            for job in running:
+                job.process.terminate()
+            for job in running:
+                job.process.wait()
 
-    def _start(self, spec: RunSpec) -> subprocess.Popen[bytes]:
+    def _start(self, spec: RunSpec, busy: Sequence[str | None]) -> Job:
         folder = self.folder(spec)
         write_json(folder / "spec.json", spec.to_json())
         command = [sys.executable, __file__, "--one", str(folder), "--scratch", str(self.options.scratch)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
         if self.options.data_dir:
             environment["OPTAWARE_DATA_DIR"] = str(self.options.data_dir)
+        gpu = min(self.gpus, key=busy.count) if self.gpus else None
+        if gpu is not None:
+            environment["CUDA_VISIBLE_DEVICES"] = gpu
         with (folder / "log.txt").open("wb") as log:
-            return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
+            process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
+        return Job(process, spec, gpu, time.monotonic())
 
-    def _ended(self, process: subprocess.Popen[bytes], spec: RunSpec, seconds: float) -> None:
-        result = self.result(spec)
+    def _ended(self, job: Job) -> None:
+        spec, seconds, result = job.spec, time.monotonic() - job.started, self.result(job.spec)
         words = f"{spec.data.task} {spec.method.name} lr {getattr(spec.method, 'lr', 0):g} seed {spec.seed}"
         if result is None:
             log = (self.folder(spec) / "log.txt").read_text("utf-8", "replace").strip().splitlines()
-            self.failures[short_id(spec)] = log[-1] if log else f"exit code {process.returncode}"
+            self.failures[short_id(spec)] = log[-1] if log else f"exit code {job.process.returncode}"
             print(f"failed: {words}: {self.failures[short_id(spec)]}", flush=True)
             return
         self.longest = max(self.longest, seconds)
@@ -169,7 +186,7 @@ def one(folder: Path, scratch: Path) -> None:
 def choose(pool: Pool, options: argparse.Namespace) -> tuple[dict[str, dict[str, float]], str | None]:
     """Run the grids; returns learning rates by form and task, and our form that is taken (None: not decided)."""
     grid = [(task, form, lr) for task in options.tasks for form in options.forms for lr in FORMS[form][2]]
-    pool.do(spec_of(options, task, form, lr, TUNING_SEED) for task, form, lr in grid)
+    pool.do((spec_of(options, task, form, lr, TUNING_SEED) for task, form, lr in grid), options.grid_share)
     losses: dict[str, dict[str, float]] = {form: {} for form in options.forms}
     rates: dict[str, dict[str, float]] = {form: {} for form in options.forms}
     for form in options.forms:
@@ -200,6 +217,13 @@ def curve(folder: Path) -> dict[str, Any]:
         "dev_accuracy": [row["accuracy"] for row in rows],
         "dev_loss": [row["loss"] for row in rows],
     }
+
+
+def when(curve: Mapping[str, Any], loss: float | None) -> dict[str, Any]:
+    """Forward passes and seconds after which a curve is at or below a dev loss; None where it never is."""
+    at = next((i for i, own in enumerate(curve["dev_loss"]) if None not in (own, loss) and own <= loss), None)
+    names = {"forwards_to_best_of_original": "forwards", "seconds_to_best_of_original_s": "train_s"}
+    return {name: None if at is None else curve[key][at] for name, key in names.items()}
 
 
 def right(folder: Path) -> list[float]:
@@ -266,6 +290,7 @@ def report(pool: Pool, options: argparse.Namespace, rates: Any, ours: str | None
     """Write the result file from what is there."""
     rows: list[dict[str, Any]] = []
     missing: list[str] = []
+    reached: dict[tuple[str, int], float | None] = {}  # lowest dev loss of the original
     for task in options.tasks:
         for form in options.forms:
             for lr in FORMS[form][2]:
@@ -286,7 +311,11 @@ def report(pool: Pool, options: argparse.Namespace, rates: Any, ours: str | None
         row |= {key: result[key] for key in ("best_step", "steps", "forwards", "skipped", "train_s", "outcome")}
         row |= {"accuracy": result["test"]["accuracy"], "n": result["test"]["n"], "f1": result["metrics"]["f1"]}
         row |= {"step_ms": 1e3 * result["step_s_median"], "peak_memory_bytes": result["peak_memory_bytes"]}
-        rows.append(row | {"curve": json.dumps(curve(pool.folder(spec)))})
+        found = curve(pool.folder(spec))
+        if form == ORIGINAL:
+            reached[task, seed] = min((loss for loss in found["dev_loss"] if loss is not None), default=None)
+        row |= when(found, reached.get((task, seed)))
+        rows.append(row | {"curve": json.dumps(found)})
     if ours:
         rows += contrasts(pool, options, rates, ours)
     notes = [
@@ -301,9 +330,7 @@ def report(pool: Pool, options: argparse.Namespace, rates: Any, ours: str | None
         name: getattr(options, name) for name in ("forwards", "batch_size", "max_length", "evaluations", "rows")
     }
     settings |= {"forms": {form: FORMS[form] for form in options.forms}, "form taken": ours, "rates": rates}
-    if rows:
-        path = write_result("zo_accuracy", rows, out=options.out, notes=notes, settings=settings)
-        print(path)
+    print(write_result("zo_accuracy", rows, out=options.out, notes=notes, settings=settings))
     for row in rows:
         if "difference" in row:
             print(row)
@@ -327,6 +354,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rows", type=int, nargs=3, metavar=("TRAIN", "DEV", "TEST"), help="instead of MeZO's sizes")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--budget-s", type=float, default=float("inf"))
+    parser.add_argument("--grid-share", type=float, default=0.65, help="of the budget that the grids may take")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--one", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)

@@ -113,6 +113,8 @@ class Ranks:
             return [list(values)]
         with _told("exchange losses"):
             counts = [int(each.item()) for each in self._all(torch.tensor([len(values)], dtype=torch.int64))]
+            if not any(counts):
+                return [[] for _ in counts]
             row = torch.zeros(max(counts), dtype=torch.float64)
             row[: len(values)] = torch.tensor(values, dtype=torch.float64)
             rows = self._all(row)
