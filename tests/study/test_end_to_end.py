@@ -125,7 +125,7 @@ def test_a_dry_run_shows_everything_and_does_nothing(tmp_path, study_file, optaw
     store, asked = tmp_path / "dry", endpoint.count
     shown = optaware("run", study_file, "--store", store, "--dry-run", "--json")
     assert shown.returncode == 0, shown.stderr
-    rows = json.loads(shown.stdout)
+    rows = json.loads(shown.stdout)["jobs"]
     assert sum(row["kind"] == "run" for row in rows) == 9
     assert sum(row["kind"] == "corpus" for row in rows) == 2
     assert not any(row["done"] for row in rows)

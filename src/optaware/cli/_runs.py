@@ -33,7 +33,7 @@ def list_(
                 "what": run.path.name[13:],
                 "state": now if result is None or result.outcome == "done" else result.outcome,
                 "steps": result.steps if result else status.step if status else 0,
-                "test accuracy": round(result.test.accuracy, 4) if result else None,
+                "test accuracy": round(result.test.accuracy, 4) if result and result.test else None,
             }
         )
     if json:

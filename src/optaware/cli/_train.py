@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from optaware.cli._options import AsJson, DataDir, StoreDir, data_dir, print_json, store_at
 
 if TYPE_CHECKING:
-    from optaware.records import RunSpec
+    from optaware.records import RunResult, RunSpec
 
 __all__ = ["train"]
 
@@ -56,10 +56,17 @@ def train(
     if json:
         print_json(result.to_json())
     else:
-        print(
-            f"{folder.run_folder(run).path}: test accuracy {100 * result.test.accuracy:.2f} % of {result.test.n} rows"
-        )
+        print(f"{folder.run_folder(run).path}: {said(result)}")
     return 0
+
+
+def said(result: RunResult) -> str:
+    """The outcome in words: test accuracy, or dev accuracy of a run that never looks at test rows."""
+    if result.test is not None:
+        return f"test accuracy {100 * result.test.accuracy:.2f} % of {result.test.n} rows"
+    if result.dev is not None:
+        return f"dev accuracy {100 * result.dev.accuracy:.2f} % of {result.dev.n} rows (test rows not scored)"
+    return "nothing was scored"
 
 
 def load_run_spec(path: Path, changes: tuple[str, ...] = ()) -> RunSpec:

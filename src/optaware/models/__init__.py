@@ -15,12 +15,14 @@ if TYPE_CHECKING:
     from optaware.models._load import LoadedModel, list_model_names, load_model
     from optaware.models._memory import held_memory_bytes, peak_memory_bytes
     from optaware.models._scoring import Objective, OptionScorer
+    from optaware.models._size import ModelSize, model_size
     from optaware.models._tiny import tiny_model
 
 __all__ = [
     "EncodedExample",
     "Generation",
     "LoadedModel",
+    "ModelSize",
     "Objective",
     "OptionScorer",
     "encode",
@@ -28,6 +30,7 @@ __all__ = [
     "held_memory_bytes",
     "list_model_names",
     "load_model",
+    "model_size",
     "peak_memory_bytes",
     "tiny_model",
     "unwrap",
@@ -37,6 +40,7 @@ _HOMES = {
     "EncodedExample": "_encode",
     "Generation": "_generate",
     "LoadedModel": "_load",
+    "ModelSize": "_size",
     "Objective": "_scoring",
     "OptionScorer": "_scoring",
     "encode": "_encode",
@@ -44,6 +48,7 @@ _HOMES = {
     "held_memory_bytes": "_memory",
     "list_model_names": "_load",
     "load_model": "_load",
+    "model_size": "_size",
     "peak_memory_bytes": "_memory",
     "tiny_model": "_tiny",
     "unwrap": "_introspect",

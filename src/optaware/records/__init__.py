@@ -31,6 +31,7 @@ from optaware.records.example import (
 )
 from optaware.records.fewshot import FewShot
 from optaware.records.fingerprint import FINGERPRINT_VERSION, fingerprint, short_id
+from optaware.records.grid import GridPoint, Selection, grid_points
 from optaware.records.judge import (
     Ballot,
     CalibrationRound,
@@ -80,7 +81,7 @@ from optaware.records.plan import (
 from optaware.records.result import Contrast, Interval, Prediction, RunResult, Score
 from optaware.records.review import Fault, PairLabel, ReviewPair, SameOrNot
 from optaware.records.run import DataRef, EvalRecord, ModelRef, RunData, RunSpec, RunStatus, Schedule, StepRecord
-from optaware.records.study import CorpusSpec, GateSpec, MethodArm, SearchSpec, StudySpec, VariantSpec
+from optaware.records.study import CorpusSpec, GateSpec, MemoryFit, MethodArm, SearchSpec, StudySpec, VariantSpec
 
 __all__ = [
     "FINGERPRINT_VERSION",
@@ -122,6 +123,7 @@ __all__ = [
     "FewShot",
     "GateSpec",
     "GradientHarmonization",
+    "GridPoint",
     "Interval",
     "JudgeCalibration",
     "JudgeMeasure",
@@ -137,6 +139,7 @@ __all__ = [
     "ManifestOption",
     "MeZO",
     "MeZOAdam",
+    "MemoryFit",
     "Method",
     "MethodArm",
     "MethodConfig",
@@ -172,6 +175,7 @@ __all__ = [
     "Score",
     "SearchSpec",
     "SeededLoRA",
+    "Selection",
     "SparseMeZO",
     "StepRecord",
     "StudySpec",
@@ -184,6 +188,7 @@ __all__ = [
     "ZeroShot",
     "ZerothOrderConfig",
     "fingerprint",
+    "grid_points",
     "parse_record",
     "short_id",
     "surface",

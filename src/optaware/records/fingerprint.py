@@ -18,6 +18,7 @@ LEFT_OUT: dict[str, dict[str, str]] = {
     },
     "CorpusSpec": {
         "template": "a path; the content behind it is hashed as rewriter_prompt_id",
+        "given": "a path; its content is hashed as given_sha256",
     },
     "ScriptSpec": {
         "arm": "a name for people; the command says what is run",
@@ -39,14 +40,28 @@ LEFT_OUT: dict[str, dict[str, str]] = {
     "StudySpec": {
         "workers": "how many runs go on at once does not change any of them",
         "report": "the report is rebuilt from records",
+        "budget_gpu_hours": "it decides whether to begin, not what comes out",
     },
 }
 """Fields left out of the hash by record class, each with the reason."""
 
 ADDED: dict[str, dict[str, object]] = {
-    "CorpusSpec": {"retries": 0, "retry_prompt_id": None, "search": None, "held_out_sha256": None},
-    "VariantSpec": {"retries": 0, "search": None},
+    "CorpusSpec": {
+        "retries": 0,
+        "retry_prompt_id": None,
+        "search": None,
+        "held_out_sha256": None,
+        "given_sha256": None,
+    },
+    "VariantSpec": {"retries": 0, "search": None, "rows": None},
     "Method": {"fused": "auto"},
+    "MethodArm": {"grid": {}},
+    "RunSpec": {"score_test": True},
+    "StudySpec": {
+        "selection": {"seeds": None, "per_seed": False, "give_up": "never"},
+        "memory": None,
+        "scale": None,
+    },
 }
 """Fields that came later, with the value that means what was done before they were there: with it they are not hashed,
 so that corpora, runs and studies keep their ids."""
@@ -62,6 +77,7 @@ def fingerprint(spec: Record) -> str:
     fields = {key: value for key, value in _hashed(name, spec.to_json()).items() if key not in left_out}
     if name == "StudySpec":
         fields["variants"] = [_hashed("VariantSpec", variant) for variant in fields["variants"]]
+        fields["methods"] = [_hashed("MethodArm", arm) for arm in fields["methods"]]
         for arm in fields["methods"]:
             arm["config"] = _hashed("Method", arm["config"])
     if name == "RunSpec":

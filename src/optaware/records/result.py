@@ -50,7 +50,8 @@ class RunResult(Record):
     version: Literal[1] = 1
     run_id: str
     outcome: Literal["done", "diverged"]
-    test: Score
+    test: Score | None
+    """Score on the test rows; None when the run was told not to look at them."""
     dev: Score | None
     """Score on the dev rows at the chosen step."""
     best_step: int

@@ -102,6 +102,8 @@ class RunSpec(Record):
     """Torch threads on CPU; part of the identity because sums over threads round differently."""
     device: str = "auto"
     keep_weights: bool = True
+    score_test: bool = True
+    """False: the test rows are never scored, as in runs that a grid point is chosen by."""
 
     @model_validator(mode="after")
     def _method_takes_the_data(self) -> RunSpec:

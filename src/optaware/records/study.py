@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from optaware.records._base import Record
 from optaware.records.chat import ChatModelRef
 from optaware.records.example import Protocol
+from optaware.records.grid import Grid, GridPoint, Selection, grid_points
 from optaware.records.methods import Method
 from optaware.records.run import ModelRef, Schedule
 
-__all__ = ["CorpusSpec", "GateSpec", "MethodArm", "SearchSpec", "StudySpec", "VariantSpec"]
+__all__ = ["CorpusSpec", "GateSpec", "MemoryFit", "MethodArm", "SearchSpec", "StudySpec", "VariantSpec"]
 
 
 class GateSpec(Record):
@@ -71,6 +72,14 @@ class VariantSpec(Record):
     """Further tries for a row whose rewrite was rejected, each told why."""
     search: SearchSpec | None = None
     """Several rewrites of each row, of which one is chosen; None: one, as in the paper."""
+    rows: str | None = None
+    """Rewritten rows that are already there: a JSONL file of the task's own fields, with `{task}` in its name where the
+    study has several tasks. They are taken as they are, without rewriter, judge or gate."""
+
+    @property
+    def is_original(self) -> bool:
+        """Whether these are the rows as they come."""
+        return self.template is None and self.rows is None
 
 
 class CorpusSpec(Record):
@@ -99,6 +108,10 @@ class CorpusSpec(Record):
     """Several rewrites of each row, of which one is chosen; None: one."""
     held_out_sha256: str | None = None
     """Hash over the spans of the dev and test rows, which rewrites may not come near; None: not looked at."""
+    given: str | None = None
+    """A JSONL file of rewritten rows that stands in for rewriter, judge and gate; None: they are made."""
+    given_sha256: str | None = None
+    """Its content, and the only thing about it that counts."""
 
     @property
     def slug(self) -> str:
@@ -114,11 +127,35 @@ class MethodArm(Record):
     config: Method
     schedule: Schedule | None = None
     variants: tuple[str, ...] | None = None
+    grid: Grid = Field(default_factory=dict)
+    """Values to try by field; the point used is chosen on dev rows (`StudySpec.selection`). Empty: `config` as it
+    is."""
 
     @property
     def display(self) -> str:
         """The arm's name in tables."""
         return self.label or self.config.name
+
+    def points(self, schedule: Schedule) -> tuple[GridPoint, ...]:
+        """The settings that the arm is tried with, one when it has no grid; `schedule` is used unless it has its
+        own."""
+        return grid_points(self.config, self.schedule or schedule, self.grid)
+
+
+class MemoryFit(Record):
+    """What a run may hold, and what is done where more would be needed.
+
+    Memory is estimated beforehand (weights, gradients, optimizer states, activations), so the answer is in the run's
+    spec and does not depend on the machine that happens to run it.
+    """
+
+    limit_gb: Annotated[float, Field(gt=0)]
+    """Memory per run, in units of 10⁹ bytes."""
+    when_short: Literal["split", "halve", "refuse"] = "split"
+    """`split`: the batch in parts, the mathematics of the whole; `halve`: halve the batch and double the steps, so that
+    as many tokens are processed; `refuse`: say so and begin nothing."""
+    leave_out: bool = False
+    """Leave out, and name in the report, what does not fit even row by row, instead of refusing the study."""
 
 
 class StudySpec(Record):
@@ -145,6 +182,14 @@ class StudySpec(Record):
     keep_weights: bool = False
     workers: Annotated[int, Field(ge=1)] = 1
     """Runs at once, each in a process of its own."""
+    selection: Selection = Selection()
+    """How a point of an arm's grid is chosen."""
+    memory: MemoryFit | None = None
+    """What a run may hold; None: whatever it takes."""
+    budget_gpu_hours: Annotated[float | None, Field(gt=0)] = None
+    """Refuse to begin when the estimate of what is left is above this."""
+    scale: str | None = None
+    """Which of the file's `scales` was put in."""
 
     @model_validator(mode="after")
     def _consistent(self) -> StudySpec:
@@ -164,12 +209,27 @@ class StudySpec(Record):
         for arm in self.methods:
             if unknown := sorted(set(arm.variants or ()) - set(names)):
                 faults.append(f"method {arm.display!r} names unknown variants {unknown}")
+        for arm in self.methods:
+            try:
+                arm.points(self.schedule)
+            except ValueError as error:
+                faults.append(f"method {arm.display!r}: {_first_lines(error)}")
+        if any(variant.template and variant.rows for variant in self.variants):
+            faults.append("a variant has a template or rows of its own, not both")
         if any(variant.template for variant in self.variants) and self.rewriter is None:
             faults.append("a variant has a template, so a rewriter is needed")
         if any((variant.name == "original") != (variant.template is None) for variant in self.variants):
             faults.append("exactly the variant named 'original' goes without a template")
         if self.protocol.name == "all":
             faults.append("protocol all has no dev and test rows of its own; a study needs oat, mezo or free")
+        if any((variant.name == "original") != variant.is_original for variant in self.variants):
+            faults.append("exactly the variant named 'original' goes without a template and without rows of its own")
         if faults:
             raise ValueError("; ".join(faults))
         return self
+
+
+def _first_lines(error: ValueError) -> str:
+    if isinstance(error, ValidationError):
+        return "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+    return str(error)

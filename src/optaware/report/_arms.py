@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from optaware.errors import InputError
-from optaware.records import MethodArm, ModelRef, RunSpec, StudySpec
+from optaware.records import GridPoint, MethodArm, ModelRef, RunSpec, StudySpec
 from optaware.report._inputs import ReportRun
 from optaware.report._words import percent, short_reason
 
@@ -113,7 +113,8 @@ def collect(study: StudySpec, runs: Sequence[ReportRun], exclusions: Mapping[str
             except InputError as error:
                 run = replace(run, state="failed", detail=f"its records cannot be used: {short_reason(str(error))}")
         checked.append(run)
-    keys = {run.run_id: key for run in checked if (key := _key(study, run.spec, names, tasks)) is not None}
+    points = _points(study)
+    keys = {run.run_id: key for run in checked if (key := _key(study, run.spec, names, tasks, points)) is not None}
     arms = _arms(study, checked, scored, keys, names, tasks)
     checked = _in_order(checked, keys, arms, tuple(tasks.values()))
     zero_shot: dict[tuple[str, str], Scored] = {}
@@ -142,7 +143,8 @@ def _score(run: ReportRun) -> tuple[Scored, dict[str, int]]:
         raise InputError.of(
             "predictions", f"{len(ids)} predictions", "test rows are missing or given twice", "Run it again."
         )
-    if run.result is None or run.result.test.n != len(ids) or abs(run.result.test.accuracy - correct.mean()) > 1e-6:
+    test = run.result.test if run.result is not None else None
+    if test is None or test.n != len(ids) or abs(test.accuracy - correct.mean()) > 1e-6:
         raise InputError.of(
             "predictions",
             f"accuracy {correct.mean():.6f} on {len(ids)} predictions",
@@ -152,18 +154,39 @@ def _score(run: ReportRun) -> tuple[Scored, dict[str, int]]:
     return Scored(run, ids, correct), {prediction.example_id: prediction.label for prediction in predictions}
 
 
-def _key(study: StudySpec, spec: RunSpec, names: dict[ModelRef, str], tasks: dict[str, str]) -> ArmKey | None:
+_Points = dict[str, list[tuple[MethodArm, GridPoint]]]
+"""Every setting that the study's arms may come to, by the JSON of its config."""
+
+
+def _points(study: StudySpec) -> _Points:
+    found: _Points = {}
+    for arm in study.methods:
+        for point in arm.points(study.schedule):
+            found.setdefault(point.config.model_dump_json(), []).append((arm, point))
+    return found
+
+
+def _key(
+    study: StudySpec, spec: RunSpec, names: dict[ModelRef, str], tasks: dict[str, str], points: _Points
+) -> ArmKey | None:
     if spec.model not in names or spec.rows.task not in tasks:
         return None
     model, task = names[spec.model], tasks[spec.rows.task]
     if spec.method.name == "zero-shot":
         return ArmKey(model, task, "zero-shot", spec.rows.variant)
-    same = [arm for arm in study.methods if arm.config == spec.method]
-    exact = [arm for arm in same if (arm.schedule or study.schedule) == spec.schedule]
+    same = points.get(spec.method.model_dump_json(), [])
+    exact = [arm for arm, point in same if _made_for(point, spec)]
     known = {variant.name for variant in study.variants}
     if not same or spec.rows.variant not in known:
         return None
-    return ArmKey(model, task, (exact or same)[0].display, spec.rows.variant)
+    return ArmKey(model, task, (exact[0] if exact else same[0][0]).display, spec.rows.variant)
+
+
+def _made_for(point: GridPoint, spec: RunSpec) -> bool:
+    """Whether the run is of this point; where memory was short its batch may have been split or halved."""
+    asked, used = point.schedule, spec.schedule
+    rows = asked.steps * asked.batch_size == used.steps * used.batch_size
+    return point.config == spec.method and rows and asked.max_length == used.max_length
 
 
 def _wanted(study: StudySpec, arm: MethodArm) -> list[str]:
@@ -223,7 +246,9 @@ def _left_out(
             found.append(LeftOut(run.spec.slug, "not in the study", "no arm of the study matches its spec", run.run_id))
             continue
         if run.state == "diverged" and run.result is not None:
-            stopped = f"stopped at step {run.result.steps}, test accuracy then {percent(run.result.test.accuracy)} %"
+            test = run.result.test
+            then = f", test accuracy then {percent(test.accuracy)} %" if test is not None else ""
+            stopped = f"stopped at step {run.result.steps}{then}"
             why = f"{short_reason(run.detail) or 'no usable loss'} ({stopped}, not counted)"
         found.append(LeftOut(run.spec.slug, run.state, why, run.run_id))
     for arm in arms:
@@ -233,6 +258,8 @@ def _left_out(
             found.append(LeftOut(what, "missing", "no such run was given to the report"))
     known = {run.run_id for run in runs}
     found += [
-        LeftOut(f"corpus {key}", "left out", short_reason(why)) for key, why in exclusions.items() if key not in known
+        LeftOut(key if "," in key else f"corpus {key}", "left out", short_reason(why))
+        for key, why in exclusions.items()
+        if key not in known
     ]
     return tuple(found)

@@ -81,9 +81,9 @@ def _run(row: RunRow) -> _Row:
     if result is not None:
         dev = result.dev
         found |= {
-            "test_accuracy": result.test.accuracy,
-            "test_loss": result.test.loss,
-            "test_n": result.test.n,
+            "test_accuracy": result.test.accuracy if result.test else None,
+            "test_loss": result.test.loss if result.test else None,
+            "test_n": result.test.n if result.test else None,
             "dev_accuracy": dev.accuracy if dev else None,
             "dev_loss": dev.loss if dev else None,
             "data_source": f"{result.data_source.kind}:{result.data_source.location}",

@@ -1,9 +1,13 @@
 """The orchestrator: a study file becomes a graph of corpora and runs, which is run or resumed, then reported."""
 
+from optaware.study._choose import Choice, Chosen, Option, choose, chosen_runs
+from optaware.study._cost import CostRow, StudyCost, check_budget, cost_of_study
 from optaware.study._driver import StudyOutcome, report_study, run_study
+from optaware.study._export import export_study
 from optaware.study._file import load_study, override
 from optaware.study._graph import StudyGraph, plan_study
 from optaware.study._load_run import model_of_run
+from optaware.study._memory import check_models, memory_bytes
 from optaware.study._plan_driver import PlanGraph, PlanOutcome, make_plan_graph, report_plan, run_plan
 from optaware.study._plan_export import export_plan
 from optaware.study._plan_file import PlanRequest, load_plan_request
@@ -15,17 +19,29 @@ from optaware.study._train_one import train_one
 from optaware.study._train_together import train_together
 
 __all__ = [
+    "Choice",
+    "Chosen",
+    "CostRow",
+    "Option",
     "PlanGraph",
     "PlanOutcome",
     "PlanRequest",
     "ReplayReport",
     "ScriptFolder",
+    "StudyCost",
     "StudyGraph",
     "StudyOutcome",
+    "check_budget",
+    "check_models",
+    "choose",
+    "chosen_runs",
+    "cost_of_study",
     "export_plan",
+    "export_study",
     "load_plan_request",
     "load_study",
     "make_plan_graph",
+    "memory_bytes",
     "model_of_run",
     "override",
     "plan_study",

@@ -3,12 +3,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from optaware._io import canonical_json, file_sha256, lock, read_json, text_sha256, write_json
 from optaware.errors import StorageError
 from optaware.execute import Event, Executor, Job, Outcome
 from optaware.records import CorpusSpec, RunSpec, StudySpec, short_id
 from optaware.store import RunFolder, Store
+from optaware.study._choose import Choice, choose, chosen_runs
 from optaware.study._graph import StudyGraph
 
 __all__ = ["StudyOutcome", "run_study"]
@@ -25,6 +27,8 @@ class StudyOutcome:
     """
 
     report: Path | None = None
+    undecided: dict[str, str] = field(default_factory=dict)
+    """Grids from which no point could be chosen, with the reason."""
     failures: dict[str, str] = field(default_factory=dict)
     stopped: bool = False
 
@@ -37,6 +41,7 @@ class _Driver:
     data_dir: Path | None
     on_event: Callable[[Event], None]
     on_done: Callable[[str, RunSpec | CorpusSpec], None]
+    timeout_s: float | None = None
 
     def jobs(self, specs: Sequence[RunSpec | CorpusSpec]) -> list[Job]:
         return [self._job(spec) for spec in specs if not self._is_done(spec)]
@@ -62,6 +67,7 @@ class _Driver:
             arguments=(*command, str(path), "--store", str(self.store.root), "--quiet", *data),
             log=folder / "log.txt",
             threads=spec.threads if isinstance(spec, RunSpec) else study.threads * study.workers,
+            timeout_s=self.timeout_s if training else None,
             progress=(lambda: run_progress(folder, spec)) if isinstance(spec, RunSpec) else lambda: _rows(folder),
         )
 
@@ -84,10 +90,12 @@ def run_study(
     data_dir: Path | None = None,
     on_event: Callable[[Event], None] = lambda event: None,
     on_done: Callable[[str, RunSpec | CorpusSpec], None] = lambda key, spec: None,
+    timeout_s: float | None = None,
 ) -> StudyOutcome:
     """Do what is left of a study, then build its report.
 
     Runs on the original rows go first, so that a first result is there early; then the corpora; then the other runs.
+    Where an arm has a grid, the runs that choose among its points come first, then those that use the chosen one.
     A job that fails does not stop the others; runs whose corpus failed are left out and said to be.
 
     Raises:
@@ -101,24 +109,50 @@ def run_study(
                 "study-busy", graph.study.name, "another process runs it", "Wait for it or stop it.", str(folder)
             )
         _write_index(graph, folder)
-        driver = _Driver(graph, store, executor, data_dir, on_event, on_done)
-        failed_corpora: set[str | None] = set()
-        phases: list[Sequence[RunSpec | CorpusSpec]] = [
-            [run for run in graph.runs if run.corpus_id is None],
-            graph.corpora,
-            [run for run in graph.runs if run.corpus_id is not None],
-        ]
-        for specs in phases:
-            left = [spec for spec in specs if not (isinstance(spec, RunSpec) and spec.corpus_id in failed_corpora)]
-            for ended in driver.run(left):
-                if ended.state == "failed":
-                    outcome.failures[ended.key] = ended.detail
-                    failed_corpora.add(ended.key)
-                outcome.stopped = outcome.stopped or ended.state == "stopped"
-            if outcome.stopped:
+        driver = _Driver(graph, store, executor, data_dir, on_event, on_done, timeout_s)
+        for rewritten in (False, True):
+            if rewritten and not _do(driver, graph.corpora, outcome):
+                return outcome
+            runs = [run for run in graph.runs if (run.corpus_id is not None) == rewritten]
+            grids = [choice for choice in graph.choices if (choice.corpus_id is not None) == rewritten]
+            tries = [run for choice in grids for run in choice.tries]
+            if not _do(driver, [*runs, *tries], outcome):
+                return outcome
+            if grids and not _do(driver, _decide(grids, store, folder, outcome), outcome):
                 return outcome
         outcome.report = report_study(graph, store, outcome.failures)
     return outcome
+
+
+def _do(driver: _Driver, specs: Sequence[RunSpec | CorpusSpec], outcome: StudyOutcome) -> bool:
+    """Do what is left of these; False when a stop was asked for. Runs whose corpus failed are left out."""
+    left = [spec for spec in specs if not (isinstance(spec, RunSpec) and spec.corpus_id in outcome.failures)]
+    for ended in driver.run(left):
+        if ended.state == "failed":
+            outcome.failures[ended.key] = ended.detail
+        outcome.stopped = outcome.stopped or ended.state == "stopped"
+    return not outcome.stopped
+
+
+def _decide(grids: Sequence[Choice], store: Store, folder: Path, outcome: StudyOutcome) -> list[RunSpec]:
+    """Choose, write down how, and return the runs that follow."""
+    failed = frozenset(outcome.failures)
+    chosen = [choose(choice, store, failed) for choice in grids]
+    path = folder / "choices.json"
+    earlier = read_json(path) if path.exists() else []
+    made = [each.to_json() for each in chosen]
+    places = [_place(each) for each in made]
+    write_json(path, [*(each for each in earlier if _place(each) not in places), *made])
+    for each in chosen:
+        if each.option is None:
+            what = f"{each.choice.method} on {each.choice.variant}, {each.choice.model.name}, {each.choice.task}"
+            outcome.undecided[what] = "every point of the grid failed, diverged or is missing"
+    runs = [run for each in chosen if each.option is not None for run in each.option.finals]
+    return list({short_id(run): run for run in runs}.values())
+
+
+def _place(choice: Any) -> tuple[Any, ...]:
+    return (canonical_json(choice["model"]), choice["task"], choice["method"], choice["variant"], choice["seed"])
 
 
 def report_study(graph: StudyGraph, store: Store, failures: dict[str, str] | None = None) -> Path:
@@ -128,10 +162,12 @@ def report_study(graph: StudyGraph, store: Store, failures: dict[str, str] | Non
         Path of the HTML file.
     """
     folder = store.study_folder(graph.study)
-    runs = {short_id(run): store.run_folder(run) for run in graph.runs}
+    wanted = [*graph.runs, *chosen_runs(graph.choices, store)]
+    chosen = [choose(choice, store, frozenset(failures or {})) for choice in graph.choices]
+    runs = {short_id(run): store.run_folder(run) for run in wanted}
     corpora = {short_id(spec): store.corpus_folder(spec) for spec in graph.corpora}
-    reasons = _exclusions(runs, corpora, failures or {})
-    stamp = _stamp(graph.study, runs, corpora, reasons)
+    reasons = {**_exclusions(runs, corpora, failures or {}), **dict(graph.left_out)}
+    stamp = _stamp(graph.study, runs, corpora, reasons, [each.to_json() for each in chosen])
     html = folder / "report.html"
     stamp_file = folder / "report.json"
     if html.exists() and stamp_file.exists() and read_json(stamp_file) == stamp:
@@ -140,7 +176,7 @@ def report_study(graph: StudyGraph, store: Store, failures: dict[str, str] | Non
 
     files = build_report(
         graph.study,
-        [load_report_run(store.run_folder(run).path, run) for run in graph.runs],
+        [load_report_run(runs[short_id(run)].path, run) for run in wanted],
         [load_report_corpus(path) for path in corpora.values() if (path / "DONE").exists()],
         folder,
         exclusions=reasons,
@@ -150,8 +186,11 @@ def report_study(graph: StudyGraph, store: Store, failures: dict[str, str] | Non
 
 
 def _write_index(graph: StudyGraph, folder: Path) -> None:
+    possible = [run for choice in graph.choices for option in choice.options for run in option.finals]
     index = {
         "runs": {short_id(run): run.slug for run in graph.runs},
+        "choosing": {short_id(run): run.slug for choice in graph.choices for run in choice.tries},
+        "possible": {short_id(run): run.slug for run in possible},
         "corpora": {short_id(spec): spec.slug for spec in graph.corpora},
     }
     write_json(folder / "study.json", graph.study.to_json())
@@ -172,13 +211,17 @@ def _exclusions(runs: dict[str, RunFolder], corpora: dict[str, Path], failures: 
 
 
 def _stamp(
-    study: StudySpec, runs: dict[str, RunFolder], corpora: dict[str, Path], reasons: dict[str, str]
+    study: StudySpec,
+    runs: dict[str, RunFolder],
+    corpora: dict[str, Path],
+    reasons: dict[str, str],
+    choices: list[dict[str, Any]],
 ) -> dict[str, str]:
     from optaware import __version__
 
     results = {key: file_sha256(run.result) if run.is_done else "" for key, run in runs.items()}
     cards = {key: file_sha256(path / "card.json") if (path / "DONE").exists() else "" for key, path in corpora.items()}
-    content = canonical_json([study.to_json(), results, cards, reasons])
+    content = canonical_json([study.to_json(), results, cards, reasons, choices])
     return {"optaware": __version__, "inputs_sha256": text_sha256(content)}
 
 

@@ -11,23 +11,37 @@ from optaware.records import ChatModelRef, StudySpec, parse_record
 __all__ = ["load_study", "override"]
 
 
-def load_study(path: Path | None) -> StudySpec:
+def load_study(path: Path | None, scale: str | None = None) -> StudySpec:
     """Read a study file; None reads the quickstart that comes with the package.
 
+    Args:
+        path: The file.
+        scale: One of the file's `scales`: its fields replace the file's own, one by one. None: the file's `scale` when
+            it names one, else the file as it is.
+
     Raises:
-        InputError: Malformed YAML, or fields that are wrong (all of them at once).
+        InputError: Malformed YAML, an unknown scale, or fields that are wrong (all of them at once).
     """
     if path is None:
         text = resources.files("optaware.study").joinpath("quickstart.yaml").read_text("utf-8")
-        return _study(read_yaml(text, name="quickstart.yaml"), "quickstart.yaml")
-    return _study(read_yaml(path), str(path))
+        return _study(read_yaml(text, name="quickstart.yaml"), scale, "quickstart.yaml")
+    return _study(read_yaml(path), scale, str(path))
 
 
-def _study(data: Any, where: str) -> StudySpec:
+def _study(data: Any, scale: str | None, where: str) -> StudySpec:
     if not isinstance(data, dict):
         raise InputError(
             Problem("not-a-mapping", where, "a study file is a mapping of fields", "See docs/study_files.md.", where)
         )
+    scales = data.pop("scales", None) or {}
+    scale = scale or data.get("scale")
+    if scale is not None:
+        if not isinstance(scales, dict) or not isinstance(scales.get(scale, {}), dict | None) or scale not in scales:
+            known = ", ".join(sorted(scales)) if scales else "none"
+            raise InputError.of(
+                "scale-unknown", str(scale), f"{where} has these scales: {known}", "Choose one of them."
+            )
+        data = {**data, **(scales[scale] or {}), "scale": scale}
     return parse_record(StudySpec, data, where)
 
 

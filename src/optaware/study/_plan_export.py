@@ -12,7 +12,7 @@ from optaware.store import RunFolder, Store
 from optaware.study._plan_driver import PlanGraph
 from optaware.study._script_one import ScriptFolder
 
-__all__ = ["export_plan", "without_paths"]
+__all__ = ["export_plan", "run_row", "without_paths"]
 
 _REPORT = (
     "report.html",
@@ -86,7 +86,7 @@ def _rows(planned: PlannedRuns, store: Store, folder: Path, *, scripts: bool) ->
     if planned.zero_shot:
         named.setdefault(planned.zero_shot, ("untrained model", 0))
     kind = "scripts" if scripts else "runs"
-    read = _script if scripts else _run
+    read = _script if scripts else run_row
     places = _places(store.root / kind)
     rows = [{"run": key, "arm": arm, "seed": seed, **read(places.get(key))} for key, (arm, seed) in named.items()]
     if planned.repeat:
@@ -100,7 +100,8 @@ def _places(root: Path) -> dict[str, Path]:
     return {path.name[:12]: path for path in root.iterdir() if path.is_dir()} if root.is_dir() else {}
 
 
-def _run(path: Path | None) -> dict[str, Any]:
+def run_row(path: Path | None) -> dict[str, Any]:
+    """One run as a line of `runs.jsonl`: state, spec, result, environment, evaluations, which test rows were right."""
     if path is None:
         return {"state": "missing"}
     folder = RunFolder(path)

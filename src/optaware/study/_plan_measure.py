@@ -73,8 +73,8 @@ def _measured(run: ReportRun, seed: int) -> AblationRun:
     memory = result.metrics.get("training_peak_bytes") or result.peak_memory_bytes
     speed = run.spec.schedule.batch_size / result.step_s_median if result.step_s_median else None
     values |= {
-        "accuracy": result.test.accuracy,
-        "loss": result.test.loss,
+        "accuracy": result.test.accuracy if result.test else None,
+        "loss": result.test.loss if result.test else None,
         "forward passes": float(result.forwards),
         "steps": float(result.steps),
         "wall time": result.train_s + result.eval_s,

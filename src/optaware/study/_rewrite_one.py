@@ -10,6 +10,7 @@ from optaware.errors import InputError
 from optaware.llm import open_chat
 from optaware.records import CorpusSpec, DatasetCard, parse_record
 from optaware.store import Store, environment
+from optaware.study._given import take_given_rows
 from optaware.study._row_measure import open_measure
 from optaware.tasks import get_task, load_splits
 
@@ -58,6 +59,8 @@ def rewrite_one(
         if not (folder / "spec.json").exists():
             write_json(folder / "spec.json", spec.to_json())
         write_json(folder / "env.json", environment())
+        if spec.given is not None:
+            return take_given_rows(spec, task, splits.train, folder, splits.source)
         cache = store.chat_cache()
         rewriter = open_chat(spec.rewriter, cache=cache, on_usage=on_usage)
         same = spec.judge.model_copy(update=_SAMPLING) == spec.rewriter.model_copy(update=_SAMPLING)

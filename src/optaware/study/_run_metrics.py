@@ -32,7 +32,7 @@ def steps_to_target(evaluations: Sequence[Mapping[str, Any]]) -> tuple[int | Non
 def run_metrics(
     spec: RunSpec,
     predictions: Sequence[Prediction],
-    test: Score,
+    test: Score | None,
     *,
     outcome: Any,
     evaluations: Sequence[Mapping[str, Any]],
@@ -61,9 +61,16 @@ def run_metrics(
     steps, forwards = steps_to_target(evaluations)
     examples = outcome.steps * spec.schedule.batch_size
     trained = outcome.steps > 0 and outcome.train_s > 0
+    scored = (
+        {
+            "f1": macro_f1([each.label for each in predictions], [each.predicted for each in predictions]),
+            "loss": test.loss,
+        }
+        if test is not None
+        else {}
+    )
     return {
-        "f1": macro_f1([each.label for each in predictions], [each.predicted for each in predictions]),
-        "loss": test.loss,
+        **scored,
         "forwards": float(outcome.forwards),
         "steps_to_target": None if steps is None else float(steps),
         "forwards_to_target": None if forwards is None else float(forwards),

@@ -10,7 +10,7 @@ from typing import Any
 from optaware._io import lock, read_jsonl, write_json
 from optaware.data import load_corpus
 from optaware.errors import InputError, OptawareError, StoppedBySignal
-from optaware.records import Example, RunResult, RunSpec, RunStatus, ZeroShot
+from optaware.records import Example, Prediction, RunResult, RunSpec, RunStatus, ZeroShot
 from optaware.store import RunFolder, Store, environment
 from optaware.study._run_metrics import run_metrics
 from optaware.tasks import Splits, Task, get_task, load_splits
@@ -178,9 +178,13 @@ def _run_on_rows(
             should_stop=should_stop,
         )
     started = time.perf_counter()
-    predictions, test = evaluate(scorer, encoded(splits.test), task.loss, folder.predictions)
+    predictions: list[Prediction] = []
+    test = None
+    if spec.score_test:
+        predictions, test = evaluate(scorer, encoded(splits.test), task.loss, folder.predictions)
     memory = max(outcome.peak_memory_bytes, peak_memory_bytes(loaded.model))
-    _log.info("test accuracy %.4f on %d rows", test.accuracy, test.n)
+    if test is not None:
+        _log.info("test accuracy %.4f on %d rows", test.accuracy, test.n)
     return RunResult(
         run_id=folder.run_id,
         outcome=outcome.outcome,

@@ -1,0 +1,293 @@
+"""What a study will take, before anything is spent: runs, forward passes, tokens, hours, memory, money."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from math import ceil
+from pathlib import Path
+from statistics import fmean, median
+from typing import Any
+
+from optaware.data import preview
+from optaware.errors import InputError
+from optaware.records import ChatModelRef, CorpusSpec, Example, RunSpec, ZeroShot
+from optaware.store import Store
+from optaware.study._choose import Option, choose
+from optaware.study._graph import StudyGraph
+from optaware.study._memory import memory_bytes, size_of
+from optaware.study._plan_cost import forwards_per_step
+from optaware.tasks import Task, get_task, load_splits
+
+__all__ = ["CostRow", "StudyCost", "check_budget", "cost_of_study"]
+
+_CHARACTERS = 4.0
+"""Characters a token, for English text and today's vocabularies."""
+_LAYER_S = 0.6e-3
+"""Seconds that a block takes at least in one forward pass, however small it is: the host has to start its kernels
+(docs/ lab_notes.md: 0.9 ms a block of Llama-3.2-1B on an H100, run eagerly)."""
+_SAMPLE = 64
+"""Rows whose length is looked at."""
+
+
+@dataclass(frozen=True)
+class CostRow:
+    """What the runs of one model, task and method take, all variants and seeds together.
+
+    Attributes:
+        model, task, method: Which runs.
+        runs: How many, and `left`, how many of them are not done.
+        forwards: Forward passes of a batch that are left, training only; a backward pass counts as two.
+        tokens: Tokens through the model that are left, training and evaluation.
+        hours: Hours of one device that are left; None when neither finished runs nor the model's size tell.
+        memory_bytes: Estimate of one run's peak.
+        how: Where the hours come from: `measured` (finished runs of the same kind in this store) or `assumed`.
+    """
+
+    model: str
+    task: str
+    method: str
+    runs: int
+    left: int
+    forwards: int
+    tokens: int
+    hours: float | None
+    memory_bytes: int | None
+    how: str
+
+
+@dataclass(frozen=True)
+class StudyCost:
+    """The whole study's cost.
+
+    Attributes:
+        rows: By model, task and method.
+        corpora: How many corpora, and `corpora_left`, how many are not done.
+        chat_calls, chat_tokens: Calls and tokens of rewriter and judge that are left, if every row is judged twice.
+        chat_usd: What they cost; None where a model that is paid for has no price in the study file.
+        usd_per_hour: Price of a device that was given, if any.
+    """
+
+    rows: tuple[CostRow, ...]
+    corpora: int
+    corpora_left: int
+    chat_calls: int
+    chat_tokens: int
+    chat_usd: float | None
+    usd_per_hour: float | None
+
+    @property
+    def hours(self) -> float | None:
+        """Device hours that are left; None when any row's are unknown."""
+        known = [row.hours for row in self.rows if row.hours is not None]
+        return sum(known) if len(known) == len(self.rows) else None
+
+    @property
+    def usd(self) -> float | None:
+        """Money that is left to be spent; None when a price or the hours are unknown."""
+        if self.hours is None or self.usd_per_hour is None or self.chat_usd is None:
+            return None
+        return self.hours * self.usd_per_hour + self.chat_usd
+
+    def to_json(self) -> dict[str, Any]:
+        """All figures and totals."""
+        return {
+            **asdict(self),
+            "runs": sum(row.runs for row in self.rows),
+            "left": sum(row.left for row in self.rows),
+            "forwards": sum(row.forwards for row in self.rows),
+            "tokens": sum(row.tokens for row in self.rows),
+            "hours": self.hours,
+            "usd": self.usd,
+        }
+
+
+@dataclass(frozen=True)
+class _TaskSize:
+    tokens_per_row: float
+    dev: int
+    test: int
+    task: Task
+    train: tuple[Example, ...]
+
+
+def cost_of_study(
+    graph: StudyGraph,
+    store: Store,
+    *,
+    data_dir: Path | None = None,
+    tflops: float = 60.0,
+    usd_per_hour: float | None = None,
+) -> StudyCost:
+    """Estimate what is left of a study. Loads no model, calls nobody.
+
+    Tokens are counted from the rows' lengths (4 characters a token, all answer options, the prompt once). Hours come
+    from finished runs of the same model and method in this store, by seconds a token; where there are none, from
+    `2·parameters·tokens` operations at `tflops`.
+
+    Args:
+        graph: The study.
+        store: Where its results lie; what is done there costs nothing.
+        data_dir: Folder of task data.
+        tflops: Speed that is assumed, in 10¹² operations a second that are really reached.
+        usd_per_hour: Price of one device.
+    """
+    sizes = {name: _task_size(graph, name, data_dir) for name in graph.study.tasks}
+    groups: dict[tuple[str, str, str], list[tuple[RunSpec, bool]]] = {}
+    for run, method, done in _runs(graph, store):
+        groups.setdefault((run.model.name, run.rows.task, method), []).append((run, done))
+    speed = _measured(graph, store, sizes)
+    rows = [_row(key, members, sizes[key[1]], speed, tflops) for key, members in groups.items()]
+    left = [spec for spec in graph.corpora if not (store.corpus_folder(spec) / "DONE").exists()]
+    calls, tokens, usd = _chat(left, sizes)
+    return StudyCost(tuple(rows), len(graph.corpora), len(left), calls, tokens, usd, usd_per_hour)
+
+
+def check_budget(graph: StudyGraph, cost: StudyCost) -> None:
+    """Refuse a study whose estimate is above its `budget_gpu_hours`.
+
+    Raises:
+        InputError: It is, or the estimate cannot be made.
+    """
+    limit = graph.study.budget_gpu_hours
+    if limit is None or (cost.hours is not None and cost.hours <= limit):
+        return
+    given = "an unknown number of hours" if cost.hours is None else f"about {cost.hours:.1f} hours"
+    raise InputError.of(
+        "study-over-budget",
+        f"{given}, budget_gpu_hours {limit:g}",
+        "what is left of the study takes more than it may",
+        "See `--dry-run`; take fewer seeds, tasks or grid points, a smaller scale, or raise budget_gpu_hours.",
+    )
+
+
+def _task_size(graph: StudyGraph, name: str, data_dir: Path | None) -> _TaskSize:
+    task = get_task(name)
+    splits = load_splits(task, graph.study.protocol, data_dir=data_dir)
+    rows = splits.train[:: max(1, len(splits.train) // _SAMPLE)]
+    rendered = [task.render(row, style=graph.study.prompt) for row in rows]
+    characters = fmean(len(row.prompt) + sum(map(len, row.options)) for row in rendered)
+    return _TaskSize(characters / _CHARACTERS + 1, len(splits.dev), len(splits.test), task, tuple(splits.train))
+
+
+def _runs(graph: StudyGraph, store: Store) -> Iterable[tuple[RunSpec, str, bool]]:
+    """All runs with the name of their method in tables; of a choice not yet made, the first point stands for its
+    finals."""
+    labels = {
+        (point.config, point.schedule.steps): arm.display
+        for arm in graph.study.methods
+        for point in arm.points(graph.study.schedule)
+    }
+    by_config = {config: label for (config, _), label in labels.items()}
+    for run in graph.runs:
+        label = labels.get((run.method, run.schedule.steps)) or by_config.get(run.method, run.method.name)
+        yield run, label, store.run_folder(run).is_done
+    for choice in graph.choices:
+        for run in choice.tries:
+            yield run, choice.method, store.run_folder(run).is_done
+        option = choose(choice, store).option or max(choice.options, key=_work)
+        for run in option.finals:
+            yield run, choice.method, store.run_folder(run).is_done
+
+
+def _work(option: Option) -> int:
+    return max(run.schedule.steps * run.schedule.batch_size for run in option.finals)
+
+
+def _forwards(run: RunSpec) -> int:
+    if isinstance(run.method, ZeroShot):
+        return 0
+    return round((forwards_per_step(run.method) or 2) * run.schedule.steps)
+
+
+def _tokens(run: RunSpec, size: _TaskSize) -> int:
+    per_row = min(size.tokens_per_row, run.schedule.max_length)
+    schedule = run.schedule
+    evaluations = 1 if not schedule.steps else ceil(schedule.steps / schedule.eval_every) + 1
+    rows = _forwards(run) * schedule.batch_size + evaluations * size.dev + (size.test if run.score_test else 0)
+    return round(rows * per_row)
+
+
+def _measured(graph: StudyGraph, store: Store, sizes: dict[str, _TaskSize]) -> dict[tuple[str, str], float]:
+    """Seconds a token by model and method name, of runs that are done."""
+    found: dict[tuple[str, str], list[float]] = {}
+    tries = [run for choice in graph.choices for run in choice.tries]
+    for run in [*graph.runs, *tries]:
+        folder = store.run_folder(run)
+        if folder.is_done:
+            result = folder.read_result()
+            tokens = _tokens(run.model_copy(update={"schedule": _made(run, result.steps)}), sizes[run.rows.task])
+            if tokens:
+                seconds = (result.train_s + result.eval_s) / tokens
+                found.setdefault((run.model.name, run.method.name), []).append(seconds)
+    return {key: median(values) for key, values in found.items()}
+
+
+def _made(run: RunSpec, steps: int) -> Any:
+    return run.schedule.model_copy(update={"steps": steps})
+
+
+def _row(
+    key: tuple[str, str, str],
+    members: Sequence[tuple[RunSpec, bool]],
+    size: _TaskSize,
+    speed: dict[tuple[str, str], float],
+    tflops: float,
+) -> CostRow:
+    left = [run for run, done in members if not done]
+    first = members[0][0]
+    measured = speed.get((first.model.name, first.method.name))
+    model = size_of(first.model)
+    tokens = sum(_tokens(run, size) for run in left)
+    hours: float | None = None
+    if measured is not None:
+        hours = tokens * measured / 3600
+    elif model is not None:
+        computing = tokens * 2 * model.parameters / (tflops * 1e12)
+        hours = max(computing, sum(_forwards(run) for run in left) * model.layers * _LAYER_S) / 3600
+    held = [memory_bytes(run.model, run.method, run.schedule, size.tokens_per_row) for run, _ in members]
+    return CostRow(
+        *key,
+        runs=len(members),
+        left=len(left),
+        forwards=sum(_forwards(run) for run in left),
+        tokens=tokens,
+        hours=hours if left else 0.0,
+        memory_bytes=max((each for each in held if each is not None), default=None),
+        how="measured" if measured is not None else "assumed" if model is not None else "unknown",
+    )
+
+
+def _chat(left: Sequence[CorpusSpec], sizes: dict[str, _TaskSize]) -> tuple[int, int, float | None]:
+    calls = tokens = 0
+    usd: float | None = 0.0
+    for spec in left:
+        if spec.given is not None:
+            continue
+        size = sizes[spec.task]
+        rows = len(size.train)
+        span = fmean(len(size.task.span_text(row)) for row in size.train) / _CHARACTERS
+        for kind, asked in _prompt_tokens(size, spec.template).items():
+            model = spec.rewriter if kind == "rewrite" else spec.judge
+            said = min(model.max_tokens, round(span * 1.5) + 8 if kind == "rewrite" else 4)
+            calls += rows
+            tokens += rows * (asked + said)
+            price = _price(model, rows * asked, rows * said)
+            usd = None if usd is None or price is None else usd + price
+    return calls, tokens, usd
+
+
+def _prompt_tokens(size: _TaskSize, template: str) -> dict[str, int]:
+    """Mean tokens of a prompt by kind: `rewrite` and the judge's questions."""
+    found: dict[str, list[int]] = {}
+    for shown in preview(size.task, list(size.train[:8]), template, 8):
+        found.setdefault(shown["kind"], []).append(sum(len(each["content"]) for each in shown["messages"]))
+    return {kind: round(fmean(lengths) / _CHARACTERS) for kind, lengths in found.items()}
+
+
+def _price(model: ChatModelRef, sent: int, had: int) -> float | None:
+    if model.provider != "openai":
+        return 0.0
+    if model.usd_per_million_prompt_tokens is None or model.usd_per_million_completion_tokens is None:
+        return None
+    return (sent * model.usd_per_million_prompt_tokens + had * model.usd_per_million_completion_tokens) / 1e6
