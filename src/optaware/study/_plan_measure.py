@@ -91,6 +91,8 @@ def _measured(run: ReportRun, seed: int) -> AblationRun:
     predictions = run.folder / "predictions.jsonl"
     correct = {item.example_id: int(item.correct) for item in run.predictions()} if predictions.exists() else None
     curve = tuple(point for row in run.evals() if (point := _point(row)) is not None)
+    if not trained and not curve and result.dev is not None:  # the untrained model: where every curve begins
+        curve = (CurvePoint(0, 0, result.dev.loss, result.dev.accuracy),)
     shown = f"{facts['device_name']} ({device})" if facts.get("device_name") else device
     return AblationRun(
         run.run_id, seed, run.state, values, correct, curve, run.detail, dict(run.environment), device=shown
