@@ -308,7 +308,9 @@ def _said(arms: Sequence[ArmView], overall: Verdict, planned: PlannedRuns) -> st
     for arm in arms:
         d = arm.effect.difference if arm.effect else None
         if d is None:
-            parts.append(f"{arm.arm.label}: no paired result")
+            found = next((c.difference for c in arm.columns if c.measure.key == shown.key), None)
+            note = (arm.effect.note if arm.effect else "") or "no paired result"
+            parts.append(f"{arm.arm.label}: " + (note if found is None else f"{shown.show_difference(found)} ({note})"))
             continue
         text = f"{arm.arm.label}: {shown.show_difference(d.estimate)}"
         text += f" ({shown.show_difference(d.low)} to {shown.show_difference(d.high)})"

@@ -471,6 +471,8 @@ def test_a_failed_call_is_said() -> None:
         ("\n".join(["prose"] * 9), [], 1),
         ("", [], 1),
         (f"1. {'x' * 201}", [], 1),
+        ('1. prompt: "go slow" | loss: 0.2 | accuracy: 90%\n2. Loss: (0.910 | Accuracy: 50%', ["go slow"], 1),
+        ('1. "best words" | loss: 0.1\n2. What a loss!', ["What a loss!"], 1),
     ],
 )
 def test_replies_are_read(text: str, usable: list[str], unusable: int) -> None:

@@ -15,6 +15,9 @@ __all__ = ["LLM", "parse_templates"]
 _ITEM = re.compile(r"^\s*(?:[-*•]|\(?\d{1,2}[.):])\s*(.+?)\s*$")
 _QUOTES = "\"'“”‘’`*"
 _LONGEST = 200
+_ECHO = re.compile(r"[\"'”’]?\s*\|\s*(?:loss|accuracy)\b.*", re.IGNORECASE | re.DOTALL)
+"""Figures behind a prompt, as the question lists them; models copy that form."""
+_FIGURE = re.compile(r"(?:loss|accuracy)\b\W*\d", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,9 @@ def question(history: History, k: int) -> str:
 def parse_templates(text: str, k: int, known: set[str]) -> Proposed:
     """The items of a numbered or bulleted list; with no list at all, the lines.
 
-    An item is usable when it has a letter, at most 200 characters, and is neither among `known` nor a repetition.
+    An item is usable when it has a letter, at most 200 characters, and is neither among `known` nor a repetition. The
+    figures that the question shows behind each prompt are cut off where the model copies them; an item that is nothing
+    but such figures is not usable.
     """
     lines = [line for line in text.splitlines() if line.strip()]
     items = [match[1] for line in lines if (match := _ITEM.match(line))] or (lines if len(lines) <= 2 * k else [])
@@ -86,8 +91,8 @@ def parse_templates(text: str, k: int, known: set[str]) -> Proposed:
     usable: list[Proposal] = []
     unusable: list[str] = []
     for item in items:
-        words = item.strip().removeprefix("prompt:").strip().strip(_QUOTES).strip()
-        if not any(char.isalpha() for char in words):
+        words = _ECHO.sub("", item.strip().removeprefix("prompt:")).strip().strip(_QUOTES).strip()
+        if not any(char.isalpha() for char in words) or _FIGURE.match(words):
             unusable.append(f"no words: {item[:80]!r}")
         elif len(words) > _LONGEST:
             unusable.append(f"{len(words)} characters: {words[:80]!r}")
