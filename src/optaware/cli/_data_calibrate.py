@@ -16,7 +16,7 @@ _PACKAGED = "qwen2.5-coder-1.5b-instruct"
 
 
 def calibrate(
-    labels: list[Path],
+    labels: list[Path] | None = None,
     /,
     *,
     task: Annotated[str, Parameter(help="Task of the pairs.")],
@@ -60,9 +60,10 @@ def calibrate(
     Parameters
     ----------
     labels
-        Labels files, as `optaware data review` writes them.
+        Labels files, as `optaware data review` writes them. Default: the project's own labels for a built-in task; they
+        hold ids of the official train split, which --data-dir or the hub must have.
     """
-    from optaware.data.judge import Refining, labelled_pairs, render_calibration, write_calibration
+    from optaware.data.judge import Refining, labelled_pairs, packaged_labels, render_calibration, write_calibration
     from optaware.data.judge import calibrate as run
     from optaware.data.review import RowFinder
     from optaware.errors import InputError
@@ -73,7 +74,7 @@ def calibrate(
     chosen = get_task(task)
     folder = data_dir(data)
     pairs, differ, people = labelled_pairs(
-        labels, chosen, RowFinder(chosen, folder), labeller=labeller, data_dir=folder
+        labels or [packaged_labels(chosen.name)], chosen, RowFinder(chosen, folder), labeller=labeller
     )
     if base_url and not llm:
         raise InputError.of("llm-missing", "--base-url", "an endpoint serves models by name", "Give --llm NAME.")

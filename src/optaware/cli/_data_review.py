@@ -118,13 +118,13 @@ def agreement(
 
 
 def _pairs(source: str, task: str | None, store: Path | None, data: Path | None) -> tuple[list[ReviewPair], Path, str]:
-    from optaware.data.review import corpus_pairs, read_pairs
+    from optaware.data.review import RowFinder, corpus_pairs, read_pairs
     from optaware.tasks import get_task
 
     path = Path(source)
     if path.is_file():
         chosen = None if task is None else get_task(task)
-        pairs = read_pairs(path, chosen, data_dir=data_dir(data))
+        pairs = read_pairs(path, chosen, find=None if chosen is None else RowFinder(chosen, data_dir(data)))
         return pairs, path.with_name(f"{path.stem}.labels.jsonl"), path.name
     folder = path if path.is_dir() else store_at(store).find_corpus(source)
     return corpus_pairs(folder)[1], folder / "review.labels.jsonl", folder.name

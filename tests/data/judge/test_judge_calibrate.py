@@ -351,7 +351,8 @@ def test_labels_that_do_not_tell_what_differs_measure_no_single_question():
     role = labelled(0, "x", "not the same", ("role",))
     assert (role.wanted("meaning"), role.wanted("role")) == ("same", "not the same")
     meaning = labelled(0, "x", "not the same", ("meaning", "role"))
-    assert (meaning.wanted("meaning"), meaning.wanted("role")) == ("not the same", None)
+    assert (meaning.wanted("meaning"), meaning.wanted("role")) == ("not the same", "not the same")
+    assert labelled(0, "x", "not the same", ("meaning",)).wanted("role") is None
     found = measure("m", [pair, role], lambda _: {"meaning": "same", "role": "not the same"}, 2)
     assert found.right == 2
     assert found.questions["meaning"]["same"]["same"] == 1

@@ -11,6 +11,7 @@ from optaware.data import load_user_corpus
 from optaware.data.review import (
     LabelsFile,
     Review,
+    RowFinder,
     agreed_labels,
     agreement,
     approved_rows,
@@ -156,18 +157,18 @@ def test_pairs_in_a_file_are_looked_up_by_id_and_keep_their_ids(made, tmp_path, 
     loose = [{"example_id": pair.example_id, "rewrite": pair.rewritten} for pair in pairs]
     write_jsonl(tmp_path / "loose.jsonl", [*loose, loose[0]])
     assert read_pairs(tmp_path / "pairs.jsonl") == pairs
-    assert read_pairs(tmp_path / "loose.jsonl", task, data_dir=tmp_path / "data") == pairs
+    assert read_pairs(tmp_path / "loose.jsonl", task, find=RowFinder(task, tmp_path / "data")) == pairs
     assert pairs[0].given["Right"] == "The bread was sold out."
     with LabelsFile(tmp_path / "labels.jsonl", "ann") as file:
         file.add(pairs[0], "same")
     bare = [label.to_json() for label in without_originals(read_labels(tmp_path / "labels.jsonl"))]
     assert bare[0]["original"] is None
     write_jsonl(tmp_path / "bare.jsonl", bare)
-    assert read_pairs(tmp_path / "bare.jsonl", task, data_dir=tmp_path / "data") == pairs[:1]
+    assert read_pairs(tmp_path / "bare.jsonl", task, find=RowFinder(task, tmp_path / "data")) == pairs[:1]
     bare[0]["original_sha256"] = text_sha256("another text")
     write_jsonl(tmp_path / "bare.jsonl", bare)
     with pytest.raises(InputError) as error:
-        read_pairs(tmp_path / "bare.jsonl", task, data_dir=tmp_path / "data")
+        read_pairs(tmp_path / "bare.jsonl", task, find=RowFinder(task, tmp_path / "data"))
     assert error.value.code == "original-changed"
 
 
@@ -184,7 +185,7 @@ def test_all_faults_of_a_pairs_file_are_told_at_once(made, tmp_path):
     ]
     write_jsonl(tmp_path / "pairs.jsonl", rows)
     with pytest.raises(InputError) as error:
-        read_pairs(tmp_path / "pairs.jsonl", task, data_dir=tmp_path / "data")
+        read_pairs(tmp_path / "pairs.jsonl", task, find=RowFinder(task, tmp_path / "data"))
     codes = [problem.code for problem in error.value.problems]
     assert codes == ["original-missing", "row-unknown", "original-differs", "field-extra-forbidden", "not-a-row"]
 

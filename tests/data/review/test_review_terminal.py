@@ -24,7 +24,7 @@ def run(review, text):
 
 
 def test_lines_from_a_pipe_label_pairs(open_review, tmp_path):
-    left, shown = run(open_review(), "s\nt\ntwo vases\nm\nu\nm\nq\n")
+    left, shown = run(open_review(), "s\nt\ntwo vases\nm\nu\nb\nq\n")
     assert left == 1
     labels = [(label.answer, label.note, label.undo) for label in read_labels(tmp_path / "labels.jsonl")]
     assert labels == [

@@ -29,9 +29,29 @@ from optaware.records import (
 )
 from optaware.tasks import Task
 
-__all__ = ["calibrate", "labelled_pairs", "write_calibration"]
+__all__ = ["calibrate", "labelled_pairs", "packaged_labels", "write_calibration"]
+
+_LABELS = Path(__file__).parents[1] / "labels"
 
 _BOTH: tuple[PresentationOrder, ...] = ("original-first", "rewrite-first")
+
+
+def packaged_labels(task: str) -> Path:
+    """The project's own labels for a built-in task (`data/labels`, see its README): row ids and rewrites, no originals.
+
+    Raises:
+        InputError: There are none for this task.
+    """
+    path = _LABELS / f"{task}.jsonl"
+    if not path.is_file():
+        known = ", ".join(sorted(each.stem for each in _LABELS.glob("*.jsonl")))
+        raise InputError.of(
+            "labels-missing",
+            f"task {task}",
+            "the package has labelled pairs for built-in tasks only",
+            f"Give a labels file, or choose one of: {known}.",
+        )
+    return path
 
 
 def labelled_pairs(
@@ -40,7 +60,6 @@ def labelled_pairs(
     find: Callable[[str, str], Example],
     *,
     labeller: str | None = None,
-    data_dir: Path | None = None,
 ) -> tuple[list[LabelledPair], list[str], list[str]]:
     """The pairs of labels files, with their rows.
 
@@ -49,7 +68,6 @@ def labelled_pairs(
         task: The task; pairs of other tasks are left out.
         find: Finds a row by id (`optaware.data.review.RowFinder`).
         labeller: Only this labeller counts; None: all.
-        data_dir: Where the task's rows lie.
 
     Returns:
         Pairs; ids of the pairs left out because labellers differ; labellers.
@@ -64,7 +82,7 @@ def labelled_pairs(
     for path in paths:
         rows = [label for label in read_labels(path) if label.task in (None, task.name)]
         if rows:
-            pairs |= {pair.id: pair for pair in read_pairs(path, task, data_dir=data_dir, of_task=True)}
+            pairs |= {pair.id: pair for pair in read_pairs(path, task, find=find, of_task=True)}
     found = [
         LabelledPair(pairs[label.pair_id], find(str(label.example_id), "labels"), label)
         for label in agreed

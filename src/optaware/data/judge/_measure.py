@@ -38,14 +38,14 @@ class LabelledPair:
     def wanted(self, question: Question) -> SameOrNot | None:
         """The right answer to one question; None where the label does not tell.
 
-        The question of role means something only where the meaning is the same.
+        Where only the meaning is said to differ, the role is not known: whoever labels need not go on to it.
         """
         if self.answer == "same":
             return "same"
         faults = self.label.faults
         if question == "meaning":
             return None if not faults else "not the same" if "meaning" in faults else "same"
-        return "not the same" if "role" in faults and "meaning" not in faults else None
+        return "not the same" if "role" in faults else None
 
 
 Verdicts = Mapping[Question, SameOrNot | None]

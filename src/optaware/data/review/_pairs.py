@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,9 @@ from optaware.records import CorpusSpec, Decision, Example, ReviewPair, parse_re
 from optaware.tasks import Task, get_task, load_rows
 
 __all__ = ["RowFinder", "corpus_pairs", "make_pair", "pair_id", "read_pairs", "write_pairs"]
+
+FindRow = Callable[[str, str], Example]
+"""Finds the row with an id; the second argument is the place that the id came from, for the error."""
 
 _LOOSE = {"rewrite": "rewritten", "rewritten_span": "rewritten", "span": "original"}
 _LABEL_ONLY = ("pair_id", "original_sha256", "answer", "faults", "note", "labeller", "at", "seconds", "undo")
@@ -92,7 +95,7 @@ class RowFinder:
 
 
 def read_pairs(
-    path: Path, task: Task | None = None, *, data_dir: Path | None = None, of_task: bool = False
+    path: Path, task: Task | None = None, *, find: FindRow | None = None, of_task: bool = False
 ) -> list[ReviewPair]:
     """Read the pairs of a JSONL file.
 
@@ -103,13 +106,14 @@ def read_pairs(
     Args:
         path: The file.
         task: The task; needed for rows without `original`. With it, missing `given` lines come from the task's row.
-        data_dir: Where the task's rows lie, as in `load_rows`.
+        find: Finds the task's rows; None: a `RowFinder`.
         of_task: Leave out rows that say that they belong to another task.
 
     Raises:
         InputError: All rows that are malformed, cannot be looked up, or whose original is not the task's.
     """
-    problems, find = ProblemList(str(path)), None if task is None else RowFinder(task, data_dir)
+    problems = ProblemList(str(path))
+    find = find or (None if task is None else RowFinder(task))
     found: dict[str, ReviewPair] = {}
     for number, row in enumerate(read_jsonl(path, torn_tail=True), start=1):
         where = f"{path}: row {number}"
@@ -124,15 +128,15 @@ def read_pairs(
     return list(found.values())
 
 
-def _pair(row: Any, task: Task | None, find: RowFinder | None, where: str) -> ReviewPair:
+def _pair(row: Any, task: Task | None, find: FindRow | None, where: str) -> ReviewPair:
     if not isinstance(row, Mapping):
         raise InputError.of("not-a-row", repr(row)[:60], "a row is a JSON object", "Correct it.", where)
     data: dict[str, Any] = {_LOOSE.get(str(key), str(key)): value for key, value in row.items()}
     stated = data.get("original_sha256")
     data = {key: value for key, value in data.items() if key not in (*_LABEL_ONLY, "id")}
     name, original = data.get("example_id"), data.get("original")
-    if find is not None and isinstance(name, str) and (original is None or not data.get("given")):
-        data |= _looked_up(find, name, original, where)
+    if task is not None and find is not None and isinstance(name, str) and (original is None or not data.get("given")):
+        data |= _looked_up(task, find, name, original, where)
     if data.get("original") is None:
         raise InputError.of(
             "original-missing",
@@ -156,25 +160,25 @@ def _pair(row: Any, task: Task | None, find: RowFinder | None, where: str) -> Re
     return pair.model_copy(update={"id": pair_id(pair.task, pair.example_id, pair.original, pair.rewritten)})
 
 
-def _looked_up(find: RowFinder, name: str, original: Any, where: str) -> dict[str, Any]:
+def _looked_up(task: Task, find: FindRow, name: str, original: Any, where: str) -> dict[str, Any]:
     try:
         example = find(name, where)
     except InputError:
         if original is None:
             raise
         return {}  # the row says itself what the original is; only the lines beside it are missing
-    text = find.task.span_text(example)
+    text = task.span_text(example)
     if original is not None and original != text:
         raise InputError(
             Problem(
                 "original-differs",
                 f"{name}: {str(original)[:60]!r}",
-                f"the {find.task.span} of that row is {text[:60]!r}",
+                f"the {task.span} of that row is {text[:60]!r}",
                 "Correct the id or the text.",
                 where,
             )
         )
-    return {"original": text, "given": role_lines(find.task, example)}
+    return {"original": text, "given": role_lines(task, example)}
 
 
 def corpus_pairs(folder: Path, *, unchanged: bool = False) -> tuple[Task, list[ReviewPair]]:

@@ -22,12 +22,13 @@ _ANSWERS: dict[str, tuple[Any, tuple[Fault, ...]]] = {
     "n": ("not the same", ()),
     "m": ("not the same", ("meaning",)),
     "r": ("not the same", ("role",)),
+    "b": ("not the same", ("meaning", "role")),
     "x": ("skipped", ()),
 }
 _FILTERS: tuple[Shown, ...] = ("all", "open", "same", "not the same", "skipped", "noted")
 _HELP = (
-    "s same  n not the same  m meaning differs  r role differs  x skip  u undo  j next  k back  t note  f filter  "
-    "v gate  q quit"
+    "s same  n not the same  m meaning differs  r role differs  b both  x skip  u undo  j next  k back  t note  "
+    "f filter  v gate  q quit"
 )
 
 ReadKey = Callable[[], str]

@@ -125,9 +125,10 @@ async function show() {
 function mark() {
   const item = itemOf(pair.id);
   $("mark").textContent = item.answer ? `labelled: ${words(item)}` : "open";
-  const pressed = { same: "s", skipped: "x", "not the same": item.faults.includes("meaning") ? "m" : item.faults.includes("role") ? "r" : "n" };
+  const fault = { "": "n", meaning: "m", role: "r", "meaning,role": "b" }[item.faults.join(",")];
+  const pressed = { same: "s", skipped: "x", "not the same": fault };
   for (const button of document.querySelectorAll(".acts button")) {
-    if ("snmrx".includes(button.dataset.key)) {
+    if ("snmrbx".includes(button.dataset.key)) {
       button.setAttribute("aria-pressed", String(pressed[item.answer] === button.dataset.key));
     }
   }
@@ -138,7 +139,7 @@ function take(done) {
   Object.assign(itemOf(done.item.id), done.item);
 }
 
-const ANSWERS = { s: ["same", []], n: ["not the same", []], m: ["not the same", ["meaning"]], r: ["not the same", ["role"]], x: ["skipped", []] };
+const ANSWERS = { s: ["same", []], n: ["not the same", []], m: ["not the same", ["meaning"]], r: ["not the same", ["role"]], b: ["not the same", ["meaning", "role"]], x: ["skipped", []] };
 
 async function label(key) {
   if (!pair) return;
