@@ -70,10 +70,15 @@ def write_result(
             "device": machine,
             "versions": {"python": host["python"], "optaware": host["optaware"], **host["packages"]},
             "commit": host["commit"],
-            "command": shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
+            "command": shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *map(_named, sys.argv[1:])]),
             "settings": dict(settings or {}),
             "notes": list(notes),
             "rows": [dict(row) for row in rows],
         },
     )
     return path
+
+
+def _named(argument: str) -> str:
+    """An argument as others can read it: of a path on this machine, its last part."""
+    return Path(argument).name if Path(argument).is_absolute() else argument

@@ -141,7 +141,7 @@ def main() -> None:
         print(row)
     name = "gradient_harmonization" if options.scale == "full" else f"gradient_harmonization_{options.scale}"
     notes = [
-        f"{wall:.0f} s for what was left to do, {options.workers} runs at once",
+        f"{wall:.0f} s of this call, for what was left to do; {options.workers} runs at once",
         "ci95: half the 95 % interval over test episodes, 1.96 s/sqrt(n); differences: t interval over paired seeds",
     ]
     settings = {"scale": options.scale, "seeds": options.seeds, **SCALES[options.scale], "missing": len(left)}

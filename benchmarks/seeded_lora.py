@@ -139,7 +139,7 @@ def main() -> None:
         name,
         rows,
         out=given.out,
-        notes=[f"{wall:.0f} s for what was left to do; accuracies are shares, differences are points"],
+        notes=[f"{wall:.0f} s of this call, for what was left to do; accuracies are shares, differences are points"],
         settings={
             "scale": given.scale,
             "workers": given.workers,
