@@ -10,6 +10,7 @@ from optaware.llm import scripted_chat
 from optaware.plan import (
     ProposeLimits,
     bind_plan,
+    check_plan,
     parse_plan,
     proposal_requests,
     propose_plan,
@@ -160,7 +161,63 @@ def test_a_long_paper_is_read_part_by_part():
     found = propose_plan(long, scripted_chat(answer), limits=limits)
     assert keys == [*(f"candidates {number}" for number in range(1, len(parts) + 1)), "plan 1"]
     assert found.evidence[0].place.section == "Method"
-    assert proposal_requests(long, missing=True, limits=limits) == 2 * len(parts) + 3
+    assert proposal_requests(long, missing=True, limits=limits) == 2 * len(parts) + 3 + 1
+
+
+@pytest.mark.parametrize(
+    ("order", "names", "said"),
+    [
+        ("2, 1", ["Samples", "Scale"], "in the order that the model gave"),
+        ("Numbers 2 and 7", ["Samples"], "in the order that the model gave"),
+        ("I cannot tell.", ["Scale", "Samples"], "in the paper's order"),
+        (None, ["Scale", "Samples"], "in the paper's order"),
+    ],
+)
+def test_where_no_reply_is_a_plan_the_candidates_are(order, names, said):
+    long = card_of(TEXT.replace("slowly.", "slowly.\n\n" + "\n\n".join(f"Word {n} more text." for n in range(200))))
+
+    def answer(request):
+        if request.key == "candidates 1":
+            return f"{SCALE}\n{SAMPLES}\n{row('Figure', 'Figure 3', values=['x'])}"
+        return order if request.key == "order" else "none"
+
+    found = propose_plan(long, scripted_chat(answer), limits=ProposeLimits(context_chars=1000, attempts=2))
+    assert [entry.name for entry in found.document.plan.entries] == names
+    assert said in found.faults[-1]
+    assert any("'Figure 3' is a place in the paper" in fault for fault in found.faults)
+    assert found.evidence[-1].entry == names[-1]
+
+
+def test_slips_of_a_small_model_are_put_right_and_told():
+    rows = [
+        row("No gate", "the gate", values=["none"]),
+        row("Judge", "the judge", "ADD", values=["None"]),
+        row("Rejection gate", "2.2", "REMOVE"),
+        row("Twice", "the scale", values=["a", "A", "b"]).replace('["accuracy"]', '["accuracy", "None"]'),
+        row("Heading", "2.1 Experiments", values=["x"]),
+        row("Table", "Table 2", values=["x"]),
+        row("Warm-up length", "warm-up", values=[1]),
+    ]
+    asked = []
+
+    def answer(request):
+        asked.append(request.messages[-1].content)
+        return reply(*rows)
+
+    found = propose_plan(card_of(), scripted_chat(answer), k=10, limits=ProposeLimits(attempts=2))
+    entries = found.document.plan.entries
+    assert [(entry.name, entry.action, [value.text for value in entry.values]) for entry in entries] == [
+        ("No gate", "REMOVE", []),
+        ("Judge", "ADD", []),
+        ("Rejection gate", "REMOVE", []),
+        ("Twice", "REPLACE", ["a", "b"]),
+    ]
+    assert entries[3].metrics == ("accuracy",)
+    assert len(found.mended) == 5
+    assert len(found.dropped) == 3
+    assert "'Table 2' is a place in the paper" in asked[1]
+    assert entries[2].ablated_part == "Rejection gate"
+    assert not check_plan(found.document.plan).has_errors
 
 
 def test_proposals_name_components_so_that_they_bind():

@@ -83,6 +83,8 @@ def propose_from(
     print(f"{found.requests} requests, {used.cached} of them cached, {tokens} tokens{cost}", file=sys.stderr)
     for fault in found.faults:
         print(f"warning: {fault}", file=sys.stderr)
+    for text in found.mended:
+        print(f"mended: {text}", file=sys.stderr)
     for text in found.dropped:
         print(f"left out: {text}", file=sys.stderr)
     lost = [evidence for evidence in found.evidence if evidence.place is None]

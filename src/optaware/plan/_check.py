@@ -24,7 +24,7 @@ from optaware.plan._value_words import is_baseline_word, is_removal
 from optaware.plan._words import content_words, normal_text
 from optaware.records import AblationEntry, AblationPlan, Manifest, PlanValue
 
-__all__ = ["check_plan"]
+__all__ = ["check_plan", "is_generic"]
 
 _GENERIC = frozenset(
     [
@@ -170,7 +170,7 @@ class _Checker:
             if counts[normal_text(entry.name)] > 1:
                 why = "another entry has the same name"
                 self.found("error", "name-twice", rank, entry, entry.name, why, "Name each differently.", suggestion)
-            elif _is_generic(entry.name):
+            elif is_generic(entry.name):
                 why = "the name does not say what is ablated"
                 self.found("warning", "name-generic", rank, entry, entry.name, why, "Rename it.", suggestion)
 
@@ -271,7 +271,8 @@ class _Checker:
         return len(new)
 
 
-def _is_generic(name: str) -> bool:
+def is_generic(name: str) -> bool:
+    """Whether a name tells nothing: Ablation 1, Study A."""
     words = re.findall(r"[^\W_]+", normal_text(name))
     return all(word in _GENERIC or _COUNT.fullmatch(word) for word in words)
 

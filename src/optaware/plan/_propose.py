@@ -1,11 +1,9 @@
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from optaware.errors import InputError, ModelError
 from optaware.llm import ChatModel, load_template
@@ -13,7 +11,9 @@ from optaware.plan._bind import draft_of
 from optaware.plan._match import LexicalMatcher
 from optaware.plan._notes import quote
 from optaware.plan._parse import parse_plan
+from optaware.plan._propose_evidence import Evidence, with_evidence, without_evidence
 from optaware.plan._propose_material import chunks, overview, readable
+from optaware.plan._propose_mend import mend_entry, no_part
 from optaware.plan._render import entry_json
 from optaware.plan._surface import Surface
 from optaware.records import (
@@ -22,7 +22,6 @@ from optaware.records import (
     ChatRequest,
     PageFacts,
     PaperCard,
-    Place,
     PlanDocument,
     PlanItem,
     Record,
@@ -31,17 +30,8 @@ from optaware.records import (
 __all__ = ["Evidence", "Proposal", "ProposeLimits", "proposal_requests", "propose_plan"]
 
 _TEMPLATES = Path(__file__).parent / "templates"
-_STRING = r'"(?:[^"\\\n]|\\.)*"'
-_EVIDENCE = re.compile(rf',?\s*"evidence"\s*:\s*(?P<text>{_STRING}|null|\[(?:[^\]"\n]|{_STRING})*\])')
-_NAME = re.compile(rf'"name"\s*:\s*({_STRING})')
-
-
-class Evidence(Record):
-    """What a planner says it read: the quote, and its place in the paper; None when the paper has no such words."""
-
-    entry: str
-    quote: str
-    place: Place | None
+_MOST_OF_A_PART = 4
+_MOST_RANKED = 40
 
 
 class Proposal(Record):
@@ -52,6 +42,7 @@ class Proposal(Record):
         evidence: What each entry rests on.
         existing: Ablations that the paper has already (with `missing`).
         dropped: Entries that were left out, each with the reason.
+        mended: What was put right in the entries by rule.
         requests: Requests that were answered, cached ones included.
         attempts: Replies that the final plan took; more than one: the first could not be used as it was.
         faults: What was wrong with the replies, and what still is with the last one.
@@ -61,6 +52,7 @@ class Proposal(Record):
     evidence: tuple[Evidence, ...]
     existing: tuple[AblationEntry, ...] = ()
     dropped: tuple[str, ...] = ()
+    mended: tuple[str, ...] = ()
     requests: int
     attempts: int
     faults: tuple[str, ...] = ()
@@ -86,7 +78,8 @@ class ProposeLimits:
 def proposal_requests(card: PaperCard, *, missing: bool, limits: ProposeLimits) -> int:
     """How many requests a proposal takes at most."""
     parts = _parts(card, limits)
-    return len(parts) * ((len(parts) > 1) + missing) + limits.attempts
+    long = len(parts) > 1
+    return len(parts) * (long + missing) + limits.attempts + long
 
 
 def propose_plan(
@@ -105,8 +98,11 @@ def propose_plan(
 
     A paper that fits one request is read whole. A longer one is read part by part (map: candidates of each part) and
     then ranked with its abstract and captions at hand. A reply that cannot be used is sent back with what is wrong, at
-    most `limits.attempts` times; then the best of the replies counts. Every quote is looked up in the paper. With a
-    chat model that caches, asking again costs nothing, and a stopped proposal goes on where it stopped.
+    most `limits.attempts` times; then the best of the replies counts. Where none of them holds an entry, the candidates
+    of the parts are the plan: the model is asked for their order in numbers alone, and if it cannot tell that either,
+    they stand in the order of the paper. Slips of form are put right by rule (`mended`); places in the paper that are
+    no part of a method are dropped. Every quote is looked up in the paper. With a chat model that caches, asking again
+    costs nothing, and a stopped proposal goes on where it stopped.
 
     Args:
         card: The paper.
@@ -121,7 +117,7 @@ def propose_plan(
 
     Raises:
         InputError: k below 1.
-        ModelError: No reply held a single usable entry.
+        ModelError: No reply held a single usable entry, and no part of a long paper gave a candidate.
         BudgetExhausted, EndpointError: From the chat model.
     """
     if k < 1:
@@ -137,10 +133,7 @@ class _Reply:
     document: PlanDocument | None
     quotes: dict[str, list[str]]
     faults: list[str]
-
-    @property
-    def entries(self) -> tuple[AblationEntry, ...]:
-        return self.document.plan.entries if self.document else ()
+    entries: tuple[AblationEntry, ...] = ()
 
 
 class _Proposer:
@@ -160,6 +153,7 @@ class _Proposer:
         self.requests = 0
         self.title = " ".join(card.title.text.split()) if card.title else Path(card.source).stem
         self.faults: list[str] = []
+        self.mended: dict[str, None] = {}
 
     def run(self, model: str | None) -> Proposal:
         parts = _parts(self.card, self.limits)
@@ -168,13 +162,15 @@ class _Proposer:
         prompt = load_template(_TEMPLATES / "propose.jinja").render(
             title=self.title,
             material=parts[0] if len(parts) == 1 else overview(self.card, self.limits.context_chars // 2),
-            candidates="".join(f"{entry_json(entry)}\n" for entry in found[0])[: self.limits.context_chars // 2],
+            candidates=_lines(found[0], self.limits.context_chars // 2),
             existing="".join(f"{entry_json(entry)}\n" for entry in existing[0]),
             parts=list(self.surface.parts.values()) if self.surface else [],
             missing=self.missing,
             k=self.k,
         )
         reply, attempts = self._ask_until_usable(prompt, existing[0])
+        if reply is None or all(no_part(entry, self.card) for entry in reply.entries):
+            reply = self._ranked(found[0], reply, attempts)
         return self._proposal(reply, attempts, existing[0], {**found[1], **reply.quotes}, model)
 
     def _read(self, parts: Sequence[str], *, existing: bool) -> tuple[list[AblationEntry], dict[str, list[str]]]:
@@ -184,6 +180,7 @@ class _Proposer:
         requests = []
         for number, text in enumerate(parts, start=1):
             told = {"title": self.title, "number": number, "count": len(parts), "text": text, "existing": existing}
+            told["most"] = _MOST_OF_A_PART
             requests.append(self._request(f"{what} {number}", [_user(template.render(**told))]))
         replies = {reply.key: reply for reply in self.chat.complete(requests)}
         self.requests += len(requests)
@@ -199,11 +196,15 @@ class _Proposer:
             read = self._understood(answer.text)
             self.faults.extend(f"{request.key}: {fault}" for fault in read.faults)
             known = {entry.name for entry in entries}
-            entries.extend(entry for entry in read.entries if entry.name not in known)
+            for entry in read.entries:
+                if not existing and (why := no_part(entry, self.card)):
+                    self.faults.append(f"{request.key}: {entry.name}: {why}")
+                elif entry.name not in known:
+                    entries.append(entry)
             quotes |= read.quotes
         return entries, quotes
 
-    def _ask_until_usable(self, prompt: str, existing: Sequence[AblationEntry]) -> tuple[_Reply, int]:
+    def _ask_until_usable(self, prompt: str, existing: Sequence[AblationEntry]) -> tuple[_Reply | None, int]:
         turns = [_user(prompt)]
         best: _Reply | None = None
         attempt = 0
@@ -222,24 +223,52 @@ class _Proposer:
                 break
             told = load_template(_TEMPLATES / "retry.jinja").render(faults=reply.faults[:20])
             turns = [turns[0], ChatMessage(role="assistant", content=answer.text), _user(told)]
-        if best is None or not best.entries:
+        return best, attempt
+
+    def _ranked(self, candidates: Sequence[AblationEntry], best: _Reply | None, attempts: int) -> _Reply:
+        """A plan out of the candidates alone, when no reply held one: the model gives their order in numbers.
+
+        Raises:
+            ModelError: There are no candidates.
+        """
+        if not candidates:
             raise ModelError.of(
                 "proposal-unusable",
                 quote(best.text) if best else "no reply",
-                f"in {attempt} attempts no ablation could be read: {'; '.join(self.faults[:3])}",
+                f"in {attempts} attempts no ablation could be read: {'; '.join(self.faults[:3])}",
                 "Ask another model, or give more --max-tokens; the replies are kept in the cache.",
                 self.chat.identity,
             )
-        return best, attempt
+        listed = list(candidates[:_MOST_RANKED])
+        prompt = load_template(_TEMPLATES / "rank.jinja").render(title=self.title, entries=listed, k=self.k)
+        (answer,) = self.chat.complete([self._request("order", [_user(prompt)])])
+        self.requests += 1
+        order = [int(number) - 1 for number in re.findall(r"\d+", answer.text or "")]
+        order = [at for at in dict.fromkeys(order) if 0 <= at < len(listed)]
+        if order:
+            self.faults.append(
+                "no reply held a plan: it is the candidates of the parts, in the order that the model gave"
+            )
+        else:
+            self.faults.append(
+                "no reply held a plan or an order: it is the candidates of the parts, in the paper's order"
+            )
+        chosen = tuple(listed[at] for at in order) or tuple(listed)
+        return _Reply("", None, {}, [], chosen)
 
     def _understood(self, text: str) -> _Reply:
-        bare, quotes = _without_evidence(text)
+        bare, quotes = without_evidence(text)
         try:
             document = parse_plan(bare, "reply")
         except InputError as error:
             return _Reply(text, None, quotes, [f"{problem.given}: {problem.why}" for problem in error.problems])
         faults = [f"{found.given}: {found.why}" for found in document.all_diagnostics if found.level == "error"]
-        return _Reply(text, document, quotes, faults)
+        entries = []
+        for entry in document.plan.entries:
+            mended, notes = mend_entry(entry)
+            entries.append(mended)
+            self.mended |= dict.fromkeys(notes)
+        return _Reply(text, document, quotes, faults, tuple(entries))
 
     def _objections(self, entries: Sequence[AblationEntry], existing: Sequence[AblationEntry]) -> list[str]:
         """What a planner should mend: names used twice, nothing to put in place, components that do not exist."""
@@ -250,6 +279,8 @@ class _Proposer:
         for entry in entries[: self.k]:
             if entry.action == "REPLACE" and not entry.values:
                 faults.append(f"{entry.name}: REPLACE without a replacement")
+            if why := no_part(entry, self.card):
+                faults.append(f"{entry.name}: {why}")
             if any(matcher.match(entry, other).matched for other in existing):
                 faults.append(f"{entry.name}: the paper has this ablation already")
             if self.surface is not None:
@@ -274,6 +305,8 @@ class _Proposer:
         for entry in reply.entries:
             if any(matcher.match(entry, other).matched for other in existing):
                 dropped.append(f"{entry.name}: the paper has it already")
+            elif why := no_part(entry, self.card):
+                dropped.append(f"{entry.name}: {why}")
             elif entry.name in {other.name for other in kept}:
                 dropped.append(f"{entry.name}: the name is used by an entry before it")
             elif len(kept) == self.k:
@@ -291,7 +324,7 @@ class _Proposer:
             page=PageFacts(
                 model=model, paper=_slug(self.title) if model else None, task="reviewer" if self.missing else "author"
             ),
-            trace=_with_evidence(trace, kept, evidence),
+            trace=with_evidence(trace, kept, evidence),
             items=tuple(PlanItem(entry=entry) for entry in kept),
         )
         return Proposal(
@@ -299,6 +332,7 @@ class _Proposer:
             evidence=evidence,
             existing=tuple(existing),
             dropped=tuple(dropped),
+            mended=tuple(note for note in self.mended if any(note.startswith(f"{entry.name}: ") for entry in kept)),
             requests=self.requests,
             attempts=attempts,
             faults=tuple(self.faults),
@@ -319,46 +353,23 @@ def _parts(card: PaperCard, limits: ProposeLimits) -> list[str]:
     return [whole] if len(whole) <= limits.context_chars else chunks(card, limits.context_chars)[: limits.max_parts]
 
 
+def _lines(entries: Sequence[AblationEntry], limit: int) -> str:
+    """Entries as JSONL, as many whole lines as fit."""
+    text = ""
+    for entry in entries:
+        line = f"{entry_json(entry)}\n"
+        if len(text) + len(line) > limit:
+            break
+        text += line
+    return text
+
+
 def _user(text: str) -> ChatMessage:
     return ChatMessage(role="user", content=text)
 
 
 def _worth(reply: _Reply) -> tuple[int, int]:
     return (min(1, len(reply.entries)), len(reply.entries) - len(reply.faults))
-
-
-def _without_evidence(text: str) -> tuple[str, dict[str, list[str]]]:
-    """A reply without the entries' `evidence`, and the quotes by the name that stands before them."""
-    quotes: dict[str, list[str]] = {}
-    for found in _EVIDENCE.finditer(text):
-        names = list(_NAME.finditer(text, 0, found.start()))
-        try:
-            said: Any = json.loads(found["text"])
-            name = json.loads(names[-1][1]) if names else None
-        except ValueError:
-            continue
-        texts = [said] if isinstance(said, str) else said or []
-        if name is not None:
-            quotes.setdefault(" ".join(name.split()), []).extend(t for t in texts if isinstance(t, str) and t.strip())
-    return _EVIDENCE.sub("", text), quotes
-
-
-def _with_evidence(trace: str, entries: Sequence[AblationEntry], evidence: Sequence[Evidence]) -> str:
-    """The trace, and under it what each entry rests on; a quote that the paper does not have is marked."""
-    lines = [trace.strip("\n"), "", "**Evidence**"] if trace.strip() else ["**Evidence**"]
-    for rank, entry in enumerate(entries, start=1):
-        own = [found for found in evidence if found.entry == entry.name]
-        lines += [f"{rank}. {' '.join(found.quote.split())!r} ({_where(found.place)})" for found in own]
-        if not own:
-            lines.append(f"{rank}. no quote given")
-    return "\n".join(lines)
-
-
-def _where(place: Place | None) -> str:
-    if place is None:
-        return "NOT FOUND in the paper"
-    at = f"page {place.page}" if place.page else f"line {place.line}"
-    return f"{place.section}, {at}" if place.section else at
 
 
 def _slug(title: str) -> str:

@@ -23,6 +23,7 @@ class Measure:
         show_difference: Writes a difference.
         better: Which way is better.
         how: How it is measured, in one sentence.
+        unit: Unit of a difference, where it is not the title's.
     """
 
     key: str
@@ -31,6 +32,7 @@ class Measure:
     show_difference: Callable[[float], str]
     better: Better
     how: str
+    unit: str = ""
 
 
 def _signed(show: Callable[[float], str]) -> Callable[[float], str]:
@@ -64,8 +66,10 @@ def _plain(value: float) -> str:
 _KNOWN: dict[str, Measure] = {
     item.key: item
     for item in (
-        Measure("accuracy", "accuracy, %", percent, points, "higher", "Share of test rows answered rightly."),
-        Measure("F1", "F1 (macro), %", percent, points, "higher", "Mean over labels of F1, on the test rows."),
+        Measure("accuracy", "accuracy, %", percent, points, "higher", "Share of test rows answered rightly.", "points"),
+        Measure(
+            "F1", "F1 (macro), %", percent, points, "higher", "Mean over labels of F1, on the test rows.", "points"
+        ),
         Measure(
             "loss",
             "test loss",

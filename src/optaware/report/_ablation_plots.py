@@ -85,7 +85,7 @@ def _curves(
     start = _start_point(view, name)
     with _style(salt):
         from matplotlib.figure import Figure
-        from matplotlib.ticker import EngFormatter, MaxNLocator
+        from matplotlib.ticker import EngFormatter, MaxNLocator, ScalarFormatter
 
         figure = Figure(figsize=(4.4, 2.7))
         axes = figure.add_axes((0.12, 0.16, 0.86, 0.73))
@@ -113,6 +113,7 @@ def _curves(
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.yaxis.set_major_locator(MaxNLocator(5))
+        axes.yaxis.set_major_formatter(ScalarFormatter(useOffset=False))
         axes.margins(x=0.02)
         axes.grid(axis="y")
         axes.set_axisbelow(True)

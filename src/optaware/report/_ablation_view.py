@@ -51,6 +51,8 @@ class ArmView:
     diverged: tuple[int, int]
     failed: tuple[tuple[str, str], ...]
     memory_reduction: float | None
+    primary: float | None
+    """Mean of the primary metric over the seeds."""
 
     @property
     def run_ids(self) -> tuple[str, ...]:
@@ -70,6 +72,11 @@ class TableView:
     verdict: Verdict
     said: str
     unmeasured: tuple[str, ...]
+
+    @property
+    def shows_memory(self) -> bool:
+        """Whether the plan asks about memory here, and it was measured."""
+        return any(item.key == "peak memory" for item in self.measures)
 
 
 @dataclass(frozen=True)
@@ -94,6 +101,11 @@ class AblationView:
     def by_row(self) -> bool:
         """Whether the primary metric is known for every test row."""
         return self.primary.key == "accuracy" and any(run.correct is not None for _, run in self.runs)
+
+    @property
+    def from_start(self) -> bool:
+        """Whether the untrained model's dev loss is known."""
+        return _start_loss(self.start) is not None
 
     @property
     def finished(self) -> int:
@@ -268,6 +280,7 @@ def _arm(
         diverged=(sum(run.state == "diverged" for run in runs), len(counted)),
         failed=tuple((run.run_id, short_reason(run.detail) or run.state) for run in runs if not run.counts),
         memory_reduction=reduction,
+        primary=sum(main) / len(main) if main else None,
     )
 
 
@@ -312,7 +325,7 @@ def _said(arms: Sequence[ArmView], overall: Verdict, planned: PlannedRuns) -> st
             note = (arm.effect.note if arm.effect else "") or "no paired result"
             parts.append(f"{arm.arm.label}: " + (note if found is None else f"{shown.show_difference(found)} ({note})"))
             continue
-        text = f"{arm.arm.label}: {shown.show_difference(d.estimate)}"
+        text = f"{arm.arm.label}: {shown.show_difference(d.estimate)}{' ' + shown.unit if shown.unit else ''}"
         text += f" ({shown.show_difference(d.low)} to {shown.show_difference(d.high)})"
         parts.append(f"{text}, {arm.verdict}" if len(arms) > 1 else text)
     return "; ".join(parts)
