@@ -39,6 +39,9 @@ def rewrite(
     base_url: BaseUrl = None,
     judge: Annotated[str | None, Parameter(help="Another chat model as judge. Default: the rewriter.")] = None,
     judge_base_url: Annotated[str | None, Parameter(help="Endpoint that serves --judge.")] = None,
+    judge_file: Annotated[
+        Path | None, Parameter(help="A calibrated judge: `judge.json` of `optaware data calibrate`.")
+    ] = None,
     key_env: Annotated[str, Parameter(help="Environment variable that holds the key.")] = "OPENAI_API_KEY",
     out: Annotated[
         Path | None, Parameter(name=("--out", "-o"), help="Folder of the corpus. Default: in --store.")
@@ -109,6 +112,7 @@ def rewrite(
             rows=(protocol, rows, data_dir(data)),
             choice=(retries, search, prefer, model),
             accept_at=accept_at,
+            judge_file=judge_file,
         )
     folder = out or at.corpus_folder(spec)
     if dry_run:
@@ -148,6 +152,7 @@ def _make_spec(
     rows: tuple[Literal["oat", "mezo"] | None, int | None, Path | None],
     choice: tuple[int, int, Preference, str | None],
     accept_at: float,
+    judge_file: Path | None,
 ) -> CorpusSpec:
     from optaware.data import HeldOut, make_corpus_spec
     from optaware.errors import InputError
@@ -183,6 +188,7 @@ def _make_spec(
         retries=retries,
         search=search,
         held_out=HeldOut.of(task, held_out) if held_out else None,
+        judge_file=judge_file,
     )
 
 

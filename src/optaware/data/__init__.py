@@ -6,6 +6,7 @@ Importing this loads neither torch nor a template engine.
 from optaware.data._build import OnProgress, build_corpus
 from optaware.data._checks import BLOCKING, run_checks
 from optaware.data._corpus import load_corpus, load_user_corpus, make_corpus_spec, rows_sha256
+from optaware.data._judge_file import read_judge
 from optaware.data._measure import Measure
 from optaware.data._near import HeldOut
 from optaware.data._parse import parse_rewrite, parse_verdict
@@ -27,6 +28,7 @@ __all__ = [
     "parse_verdict",
     "preview",
     "prompt_ids",
+    "read_judge",
     "rewriter_prompt",
     "rows_sha256",
     "run_checks",

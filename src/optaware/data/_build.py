@@ -10,6 +10,7 @@ from pathlib import Path
 from optaware._io import JsonlAppender, lock, read_json, read_jsonl, write_json
 from optaware.data._card import finish
 from optaware.data._corpus import rows_sha256
+from optaware.data._judge_file import read_judge
 from optaware.data._measure import Measure
 from optaware.data._near import HeldOut
 from optaware.data._prompts import judge_prompts, rewriter_prompt
@@ -91,7 +92,8 @@ def build_corpus(
     with lock(folder / ".build.lock"):
         if (folder / "DONE").is_file():
             return parse_record(DatasetCard, read_json(folder / "card.json"), str(folder / "card.json"))
-        rewriting, judging = rewriter_prompt(task, spec.template), judge_prompts(task, spec.template)
+        rewriting = rewriter_prompt(task, spec.template)
+        judging = judge_prompts(task, spec.template, read_judge(spec.judge_file))
         prompts: dict[str, str] = {"rewrite": rewriting.id}
         prompts |= {question: prompt.id for question, prompt in judging.items()}
         index = RowIndex(examples)
@@ -129,7 +131,7 @@ def _check(
         problems.add(
             "prompt-changed",
             f"template {spec.template}",
-            "template, few-shot module or task description are not those that the spec was made for",
+            "template, few-shot module, judge or task description are not those that the spec was made for",
             "Make the spec again; the corpus of the new prompts gets a folder of its own.",
         )
     if (held_out.sha256 if held_out is not None else None) != spec.held_out_sha256:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from optaware._io import canonical_json, file_sha256, read_json, read_jsonl
+from optaware.data._judge_file import read_judge
 from optaware.data._near import HeldOut
 from optaware.data._prompts import prompt_ids
 from optaware.data._retry import RETRY_PROMPT_ID
@@ -41,6 +42,7 @@ def make_corpus_spec(
     retries: int = 0,
     search: SearchSpec | None = None,
     held_out: HeldOut | None = None,
+    judge_file: Path | None = None,
 ) -> CorpusSpec:
     """The spec of a rewritten corpus: everything that decides it, with rows and prompts by their content hashes.
 
@@ -57,6 +59,7 @@ def make_corpus_spec(
         retries: Further tries for a row whose rewrite was rejected.
         search: Several rewrites of each row, of which one is chosen; None: one.
         held_out: Spans of dev and test rows that no rewrite may come near; None: not looked at.
+        judge_file: A calibrated judge; None: the packaged one.
 
     Raises:
         InputError: No rows, an unknown or malformed template, or a search whose rewriter always says the same.
@@ -72,7 +75,7 @@ def make_corpus_spec(
             "a rewriter that always takes its likeliest word says the same each time",
             "Give the rewriter a temperature, such as 0.8.",
         )
-    ids = prompt_ids(task, template)
+    ids = prompt_ids(task, template, read_judge(judge_file))
     path = Path(template)
     return CorpusSpec(
         task=task_name,
@@ -90,6 +93,7 @@ def make_corpus_spec(
         retry_prompt_id=RETRY_PROMPT_ID if retries else None,
         search=search,
         held_out_sha256=held_out.sha256 if held_out is not None else None,
+        judge_file=None if judge_file is None else str(judge_file.resolve()),
     )
 
 

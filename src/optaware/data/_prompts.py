@@ -257,7 +257,7 @@ def _judge_turn(shot: JudgeShot, shown: Mapping[str, str]) -> tuple[dict[str, An
 
 
 def _votes(judge: JudgeTemplate) -> str:
-    if len(judge.orders) == 1 and judge.orders[0] == "original-first" and not judge.members:
+    if not judge.votes:
         return ""
     return canonical_json([judge.orders, [member.to_json() for member in judge.members], judge.rule])
 

@@ -19,6 +19,7 @@ LEFT_OUT: dict[str, dict[str, str]] = {
     "CorpusSpec": {
         "template": "a path; the content behind it is hashed as rewriter_prompt_id",
         "given": "a path; its content is hashed as given_sha256",
+        "judge_file": "a path; its content is hashed in judge_prompt_ids",
     },
     "ScriptSpec": {
         "arm": "a name for people; the command says what is run",
@@ -61,6 +62,7 @@ ADDED: dict[str, dict[str, object]] = {
         "selection": {"seeds": None, "per_seed": False, "give_up": "never"},
         "memory": None,
         "scale": None,
+        "judge_file": None,
     },
 }
 """Fields that came later, with the value that means what was done before they were there: with it they are not hashed,

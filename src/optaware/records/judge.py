@@ -69,6 +69,11 @@ class JudgeTemplate(Record):
     """Chat models that vote beside the first one, which whoever uses the judge names."""
     rule: VoteRule = "all"
 
+    @property
+    def votes(self) -> bool:
+        """Whether there is more than one ballot on a pair, or one that the packaged judge would not give."""
+        return bool(self.members) or self.orders != ("original-first",)
+
     @model_validator(mode="after")
     def _consistent(self) -> JudgeTemplate:
         if self.base == "plain" and (self.meaning.guidance or self.role.guidance):

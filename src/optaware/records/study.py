@@ -108,6 +108,9 @@ class CorpusSpec(Record):
     """Several rewrites of each row, of which one is chosen; None: one."""
     held_out_sha256: str | None = None
     """Hash over the spans of the dev and test rows, which rewrites may not come near; None: not looked at."""
+    judge_file: str | None = None
+    """Path of a calibrated judge (`optaware data calibrate`); None: the packaged one. `judge_prompt_ids` hold its
+    content."""
     given: str | None = None
     """A JSONL file of rewritten rows that stands in for rewriter, judge and gate; None: they are made."""
     given_sha256: str | None = None
@@ -176,6 +179,9 @@ class StudySpec(Record):
     zero_shot: bool = True
     rewriter: ChatModelRef | None = None
     judge: ChatModelRef | None = None
+    judge_file: str | None = None
+    """A calibrated judge (`judge.json` of `optaware data calibrate`), with `{task}` in its path where the study has
+    several tasks; None: the packaged judge."""
     gate: GateSpec = GateSpec()
     threads: Annotated[int, Field(ge=1)] = 1
     device: str = "auto"
@@ -220,6 +226,8 @@ class StudySpec(Record):
             faults.append("a variant has a template, so a rewriter is needed")
         if any((variant.name == "original") != (variant.template is None) for variant in self.variants):
             faults.append("exactly the variant named 'original' goes without a template")
+        if self.judge_file is not None and len(self.tasks) > 1 and "{task}" not in self.judge_file:
+            faults.append("a judge is made for one task, so judge_file needs {task} in its path")
         if self.protocol.name == "all":
             faults.append("protocol all has no dev and test rows of its own; a study needs oat, mezo or free")
         if any((variant.name == "original") != variant.is_original for variant in self.variants):

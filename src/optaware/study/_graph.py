@@ -144,6 +144,7 @@ def _corpus(study: StudySpec, task: Task, name: str, variant: VariantSpec, split
         retries=variant.retries,
         search=variant.search,
         held_out=HeldOut.of(task, (*splits.dev, *splits.test)),
+        judge_file=None if study.judge_file is None else Path(study.judge_file.replace("{task}", task.name)),
     )
 
 

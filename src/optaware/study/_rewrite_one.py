@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from optaware._io import lock, read_json, write_json
-from optaware.data import HeldOut, build_corpus, rows_sha256
+from optaware.data import HeldOut, build_corpus, read_judge, rows_sha256
 from optaware.errors import InputError
-from optaware.llm import open_chat
-from optaware.records import CorpusSpec, DatasetCard, parse_record
+from optaware.llm import ChatModel, open_chat
+from optaware.records import ChatModelRef, CorpusSpec, DatasetCard, parse_record
 from optaware.store import Store, environment
 from optaware.study._given import take_given_rows
 from optaware.study._row_measure import open_measure
@@ -65,12 +65,13 @@ def rewrite_one(
         rewriter = open_chat(spec.rewriter, cache=cache, on_usage=on_usage)
         same = spec.judge.model_copy(update=_SAMPLING) == spec.rewriter.model_copy(update=_SAMPLING)
         judge = rewriter if same else open_chat(spec.judge, cache=cache, on_usage=on_usage)
+        panel = _panel(spec, judge, lambda ref: open_chat(ref, cache=cache, on_usage=on_usage))
         return build_corpus(
             spec,
             task,
             splits.train,
             rewriter=rewriter,
-            judge=judge,
+            judge=panel,
             folder=folder,
             source=splits.source,
             on_progress=on_progress,
@@ -78,6 +79,16 @@ def rewrite_one(
             measure=open_measure(spec.search, task),
             give_up=give_up,
         )
+
+
+def _panel(spec: CorpusSpec, judge: ChatModel, opened: Callable[[ChatModelRef], ChatModel]) -> ChatModel:
+    """The judge, or where the judge's file asks for several ballots, the panel that takes them."""
+    voting = read_judge(spec.judge_file)
+    if voting is None or not voting.votes:
+        return judge
+    from optaware.data.judge import JudgePanel
+
+    return JudgePanel((judge, *map(opened, voting.members)), voting.orders, voting.rule)
 
 
 _SAMPLING = {"max_tokens": 0, "temperature": 0.0, "seed": 0, "concurrency": 0}

@@ -308,12 +308,12 @@ def test_a_panel_is_a_chat_model_that_counts_ballots_and_passes_errors_on():
     models = [scripted_chat(first, name="a"), scripted_chat(second, name="b")]
     panel = JudgePanel(models, ("original-first", "rewrite-first"), "all")
     prompt = judge_prompts(TASK)["meaning"]
-    requests = [ChatRequest(key=f"r{n}", messages=prompt.messages(example(n), "x"), max_tokens=8) for n in range(3)]
+    requests = [ChatRequest(key=f"meaning:{n}", messages=prompt.messages(example(n), "x"), max_tokens=8) for n in range(3)]
     replies = {reply.key: reply for reply in panel.complete(iter(requests))}
-    assert [replies[f"r{n}"].text for n in range(3)] == ["same", "not the same", None]
-    assert replies["r2"].error_code == "timeout"
+    assert [replies[f"meaning:{n}"].text for n in range(3)] == ["same", "not the same", None]
+    assert replies["meaning:2"].error_code == "timeout"
     assert asked == {"first": 6, "second": 6}
-    assert replies["r0"].usage.completion_tokens == 4
+    assert replies["meaning:0"].usage.completion_tokens == 4
     assert panel.identity != JudgePanel(models, ("original-first",), "all").identity
 
 

@@ -151,9 +151,20 @@ class JudgePanel:
         self.identity = f"panel:{text_sha256(canonical_json(content))[:16]}"
 
     def complete(self, requests: Iterable[ChatRequest]) -> Iterator[ChatReply]:
-        """See `ChatModel.complete`."""
-        for request, said in gather(self._models, self._orders, requests):
+        """See `ChatModel.complete`. What does not ask for a verdict (the judge's reasons) is the first member's."""
+        others: list[ChatRequest] = []
+
+        def verdicts() -> Iterator[ChatRequest]:
+            for request in requests:
+                if request.key.startswith(("meaning", "role")):
+                    yield request
+                else:
+                    others.append(request)
+
+        for request, said in gather(self._models, self._orders, verdicts()):
             yield self._reply(request, said)
+        if others:
+            yield from self._models[0].complete(iter(others))
 
     def _reply(self, request: ChatRequest, said: list[Said]) -> ChatReply:
         failed = next((ballot.reply for ballot in said if ballot.may_pass), None)
