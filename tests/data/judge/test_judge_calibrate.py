@@ -308,7 +308,9 @@ def test_a_panel_is_a_chat_model_that_counts_ballots_and_passes_errors_on():
     models = [scripted_chat(first, name="a"), scripted_chat(second, name="b")]
     panel = JudgePanel(models, ("original-first", "rewrite-first"), "all")
     prompt = judge_prompts(TASK)["meaning"]
-    requests = [ChatRequest(key=f"meaning:{n}", messages=prompt.messages(example(n), "x"), max_tokens=8) for n in range(3)]
+    requests = [
+        ChatRequest(key=f"meaning:{n}", messages=prompt.messages(example(n), "x"), max_tokens=8) for n in range(3)
+    ]
     replies = {reply.key: reply for reply in panel.complete(iter(requests))}
     assert [replies[f"meaning:{n}"].text for n in range(3)] == ["same", "not the same", None]
     assert replies["meaning:2"].error_code == "timeout"
