@@ -467,6 +467,7 @@ def test_a_failed_call_is_said() -> None:
         ('1. "Be kind."\n2) judge it\n- Third', ["Be kind.", "judge it", "Third"], 0),
         ("Sure! Here they are:\n1. one\n2. One!\n3. 123", ["one"], 2),
         ("one\ntwo", ["one", "two"], 0),
+        ("I cannot help with that.", [], 1),
         ("1. By hand\n2. best words", [], 2),
         ("\n".join(["prose"] * 9), [], 1),
         ("", [], 1),

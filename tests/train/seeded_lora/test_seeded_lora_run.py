@@ -213,3 +213,6 @@ def test_faults(make: Any, tmp_path: Path, data_dir: Path) -> None:
     )
     with pytest.raises(InputError, match="task-one-label"):
         do(make({"tasks": (*TASKS, "super_ni/one")}), tmp_path, data_dir)
+    with pytest.raises(InputError, match="too-few-rows") as caught:
+        do(make({"train": 4000}), tmp_path, data_dir)
+    assert {problem.where for problem in caught.value.problems} == set(TASKS)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -42,7 +43,7 @@ class MixtureRows:
     def __post_init__(self) -> None:
         problems = ProblemList()
         for name in (*self.data.tasks, *self.data.held_out):
-            with problems.collecting():
+            with problems.collecting(), _named(name):
                 task = self.tasks[name] = get_task(name)
                 if self.data.task_sha256.get(name, task.sha256) != task.sha256:
                     problems.add(
@@ -100,6 +101,15 @@ class MixtureRows:
         hashes = {f"{name}:{key}": value for name, each in sources.items() for key, value in each.sha256.items()}
         places = dict.fromkeys(str(Path(each.location).parent) for each in sources.values())
         return DataSource(kind=first.kind, location=", ".join(places), sha256=hashes)
+
+
+@contextmanager
+def _named(task: str) -> Iterator[None]:
+    """Problems that say no place are those of the task."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(*(replace(each, where=each.where or task) for each in error.problems)) from error
 
 
 def shuffle_labels(rows: Sequence[EncodedExample], seed: int) -> list[EncodedExample]:

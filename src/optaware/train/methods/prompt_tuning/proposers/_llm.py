@@ -77,14 +77,14 @@ def question(history: History, k: int) -> str:
 
 
 def parse_templates(text: str, k: int, known: set[str]) -> Proposed:
-    """The items of a numbered or bulleted list; with no list at all, the lines.
+    """The items of a numbered or bulleted list; with no list at all, the lines, if there are two to 2k of them.
 
     An item is usable when it has a letter, at most 200 characters, and is neither among `known` nor a repetition. The
     figures that the question shows behind each prompt are cut off where the model copies them; an item that is nothing
     but such figures is not usable.
     """
     lines = [line for line in text.splitlines() if line.strip()]
-    items = [match[1] for line in lines if (match := _ITEM.match(line))] or (lines if len(lines) <= 2 * k else [])
+    items = [match[1] for line in lines if (match := _ITEM.match(line))] or _bare(lines, k)
     if not items:
         return Proposed((), (f"no list in the reply: {text.strip()[:80]!r}",))
     seen = {_plain(each) for each in known}
@@ -102,6 +102,11 @@ def parse_templates(text: str, k: int, known: set[str]) -> Proposed:
             seen.add(_plain(words))
             usable.append(Proposal(text=words))
     return Proposed(tuple(usable), tuple(unusable))
+
+
+def _bare(lines: list[str], k: int) -> list[str]:
+    """Lines that stand for a list without numbers; a single one is prose (a refusal, say), unless one was asked for."""
+    return lines if min(2, k) <= len(lines) <= 2 * k else []
 
 
 def _plain(text: str) -> str:
