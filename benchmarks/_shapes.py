@@ -17,6 +17,7 @@ from optaware.records import Fast, FOFull, FOLoRA, Method, MeZO
 from optaware.train import PlainMeZO, TaskObjective
 from optaware.train._fused import fused_learner
 from optaware.train._methods import make_learner, prepare_model
+from optaware.train.schedules import Settings
 
 __all__ = ["SHAPES", "VARIANTS", "Step", "empty", "llama", "make_step", "rows_of", "timed"]
 
@@ -32,6 +33,15 @@ SHAPES: dict[str, dict[str, int]] = {
         "num_key_value_heads": 8,
         "head_dim": 64,
         "vocab_size": 128256,
+    },
+    "smollm2-135m": {
+        "hidden_size": 576,
+        "intermediate_size": 1536,
+        "num_hidden_layers": 30,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+        "head_dim": 64,
+        "vocab_size": 49152,
     },
     # for a look at the benchmark itself
     "tiny": {
@@ -60,8 +70,9 @@ METHODS: dict[str, Method] = {
     "lora": FOLoRA(),
 }
 
-VARIANTS = ("two-forwards", "two-forwards-graphed", "original", "original-one-row", *METHODS)
-"""`original` has one row per answer option, as MeZO's own code batches; `…-one-row` one row per example."""
+VARIANTS = ("two-forwards", "two-forwards-graphed", "original", "original-one-row", *METHODS, "low-rank-host")
+"""`original` has one row per answer option, as MeZO's own code batches; `…-one-row` one row per example;
+`low-rank-host` is `low-rank` with its residuals in the host's memory."""
 
 
 @dataclass
@@ -119,6 +130,8 @@ def make_step(variant: str, model: Any, rows: list[EncodedExample]) -> Step:
             _plain(PlainMeZO(model, loss if variant.endswith("row") else _by_option(scorer), lr=LR, eps=EPS), rows),
             "plain",
         )
+    if variant == "low-rank-host":
+        return _with_host_residuals(model, rows)
     method = METHODS[variant]
     scorer.model = model = prepare_model(model, method, SEED)
     learner: Any = fused_learner(model, loss, method, SEED, 10**6, rows)[0]
@@ -130,6 +143,22 @@ def make_step(variant: str, model: Any, rows: list[EncodedExample]) -> Step:
             learner.step(step, [rows])
 
     return Step(run, engine, learner)
+
+
+def _with_host_residuals(model: Any, rows: list[EncodedExample]) -> Step:
+    from optaware.train.gpu import FusedLearner
+
+    learner = FusedLearner(
+        model,
+        "options",
+        direction="low-rank",
+        settings=lambda step: Settings(LR, EPS, 1),
+        rank=RANK,
+        refresh_every=REFRESH_EVERY,
+        rounding="residual",
+        host_residuals=True,
+    )
+    return Step(lambda step: learner.step(step, [rows]), "fused", learner)
 
 
 def _plain(learner: PlainMeZO, rows: list[EncodedExample]) -> Callable[[int], object]:
@@ -186,10 +215,13 @@ def _graphed(model: Any, rows: list[EncodedExample]) -> Callable[[int], object]:
 
 
 def empty() -> None:
-    """Free what nothing holds any more."""
+    """Free what nothing holds any more, the scratch memory of cuBLAS too."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.synchronize()
+        drop = getattr(torch._C, "_cuda_clearCublasWorkspaces", None)
+        if drop is not None:
+            drop()
         torch.cuda.empty_cache()
 
 

@@ -1,4 +1,4 @@
-"""Peak memory of training against plain inference of the same batch, each variant in a process of its own.
+"""Peak memory of training against plain inference of the same batch, each variant on a model of its own.
 
 - `inference`: the bare model, one forward pass after the other.
 - `original`: the algorithm of MeZO as its paper and code have it, one row per answer option.
@@ -8,10 +8,10 @@
 
 The peak is that of the steps alone, from a loaded model on: on CUDA what the allocator had handed out at most
 (`peak_memory_bytes`) and what it still had from the device at the end, graphs' pools included
-(`reserved_memory_bytes`); on CPU the largest resident size.
+(`reserved_memory_bytes`); on CPU the largest resident size, each variant in a process of its own.
 
     python benchmarks/memory.py --shape llama-1b --device cuda
-    python benchmarks/memory.py --shape tiny --device cpu
+    python benchmarks/memory.py --shape smollm2-135m --device cpu
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ CHOSEN = (
     "dense",
     "low-rank-stochastic",
     "low-rank",
+    "low-rank-host",
     "lora",
     "adamw",
 )
@@ -45,20 +46,29 @@ def one(variant: str, shape: str, device: str, batch: int, length: int, steps: i
     from _shapes import SHAPES, empty, llama, make_step, rows_of
 
     torch.set_num_threads(1)
+    name = "two-forwards" if variant == "inference" else variant
     rows = rows_of(batch, length, SHAPES[shape]["vocab_size"])
+    empty()
+    if device == "cpu":  # so that the code itself is in memory before
+        make_step("two-forwards" if variant == "inference" else variant, llama("tiny", device), rows_of(2, 8, 512)).run(
+            1
+        )
+        empty()
+    before = torch.cuda.memory_allocated() if device != "cpu" else 0
     model = llama(shape, device)
     weights = sum(each.numel() * each.element_size() for each in model.parameters())
     empty()
     _forget_peak(device)
-    step = make_step("two-forwards" if variant == "inference" else variant, model, rows)
+    step = make_step(name, model, rows)
     for number in range(1, steps + 1):
         step.run(number)
-    peak = _peak(device)
-    found = {"weights_bytes": weights, "peak_memory_bytes": peak, "engine": step.engine}
+    found = {"weights_bytes": weights, "peak_memory_bytes": _peak(device) - before, "engine": step.engine}
     if device != "cpu":
         empty()
-        found["reserved_memory_bytes"] = torch.cuda.memory_reserved()
-        found["held_memory_bytes"] = torch.cuda.memory_allocated()
+        found["reserved_memory_bytes"] = torch.cuda.memory_reserved() - before
+        found["held_memory_bytes"] = torch.cuda.memory_allocated() - before
+    if step.learner is not None:
+        step.learner.close()
     return found
 
 
@@ -99,34 +109,52 @@ def main() -> None:
         found = one(options.one, options.shape, options.device, options.batch_size, options.lengths[0], options.steps)
         print(json.dumps(found))
         return
-    table = []
+    table: list[dict[str, Any]] = []
     for length in options.lengths:
-        figures = {name: _in_process(name, length, options) for name in options.variants}
-        base = figures.get("inference", {})
-        for name, each in figures.items():
-            row: dict[str, Any] = {
-                "case": f"{options.shape} shape, random weights, bf16, {options.batch_size} x {length}",
-                "variant": name,
-                **each,
-            }
-            for kind in ("peak", "reserved"):
-                key = f"{kind}_memory_bytes"
-                if key in each and key in base:
-                    extra = "extra_memory_bytes" if kind == "peak" else "extra_reserved_bytes"
-                    row[extra] = each[key] - base[key]
-                    row[f"{kind}_ratio_to_inference"] = round(each[key] / base[key], 4)
-            table.append(row)
-            print({key: value for key, value in row.items() if key != "case"}, flush=True)
+        base: dict[str, Any] = {}
+        for name in options.variants:
+            figures = _figures(name, length, options)
+            base = base or (figures if name == "inference" else {})
+            table.append(_row(name, length, figures, base, options))
+            print({key: value for key, value in table[-1].items() if key != "case"}, flush=True)
+            _write(table, options)
+
+
+def _row(
+    name: str, length: int, figures: dict[str, Any], base: dict[str, Any], options: argparse.Namespace
+) -> dict[str, Any]:
+    case = f"{options.shape} shape, random weights, bf16, {options.batch_size} x {length}"
+    row: dict[str, Any] = {"case": case, "variant": name, **figures}
+    for kind in ("peak", "reserved"):
+        key = f"{kind}_memory_bytes"
+        if key in figures and key in base:
+            row["extra_memory_bytes" if kind == "peak" else "extra_reserved_bytes"] = figures[key] - base[key]
+            row[f"{kind}_ratio_to_inference"] = round(figures[key] / base[key], 4)
+    return row
+
+
+def _write(table: list[dict[str, Any]], options: argparse.Namespace) -> None:
     write_result(
         "memory",
         table,
         out=options.out,
         settings={"rank": 8, "refresh_every": 10, "options": 2, "steps": options.steps},
         notes=[
-            "peak_memory_bytes is the peak of the steps with the weights, each variant in a process of its own.",
+            "peak_memory_bytes is the peak of the steps with the weights, from a loaded model on, the check of the "
+            "fused step included; reserved_memory_bytes is what the allocator holds after the steps, pools of graphs "
+            "included. On CPU both hold the interpreter and the libraries too.",
             "Ratios are to plain inference of the same batch, one row per example, logits at the option tokens only.",
         ],
     )
+
+
+def _figures(variant: str, length: int, options: argparse.Namespace) -> dict[str, Any]:
+    if options.device == "cpu":
+        return _in_process(variant, length, options)
+    try:
+        return one(variant, options.shape, options.device, options.batch_size, length, options.steps)
+    except RuntimeError as error:
+        return {"failed": str(error).splitlines()[0][:300]}
 
 
 def _in_process(variant: str, length: int, options: argparse.Namespace) -> dict[str, Any]:

@@ -183,6 +183,9 @@ class Dense:
         """Nothing is redrawn from time to time."""
         self.step = step
 
+    def foresee(self, step: int) -> None:
+        """Nothing is redrawn from time to time."""
+
     def settle(self) -> None:
         """Round the vectors into the model."""
         self.vectors.settle()

@@ -21,14 +21,15 @@ from optaware.train.noise import noise_key
 
 __all__ = ["LowRankSides"]
 
-_TURNS, _ROWS = 32, 128
+_TURNS, _ROWS = 64, 128
 """Rows of a tile of a merge, and of a draw of V."""
 
 
 @triton.jit
 def _merge(
     tiles, sites, rests, rights, starts, learnt, decay, seeds, stride,
-    SOURCE: tl.constexpr, RANK: tl.constexpr, ROUNDING: tl.constexpr, BLOCK: tl.constexpr, TURNS: tl.constexpr,
+    SOURCE: tl.constexpr, RANK: tl.constexpr, RANK_BLOCK: tl.constexpr, ROUNDING: tl.constexpr,
+    PRECISION: tl.constexpr, BLOCK: tl.constexpr, TURNS: tl.constexpr,
 ):  # fmt: skip
     """`W ← decay·W + A·Vᵀ` in fp32 with one rounding (see `move`), for all matrices in one launch.
 
@@ -50,11 +51,14 @@ def _merge(
         rest = tl.load(rests + site).to(tl.pointer_type(SOURCE)) + place
         value += tl.load(rest, mask=mask, other=0.0).to(tl.float32) * (1.0 / 1024.0)
     value *= tl.load(decay)
-    right = tl.load(rights + site * 2).to(tl.pointer_type(SOURCE)) + column * tl.load(rights + site * 2 + 1)
-    left = learnt + tl.load(starts + site) + row
-    for at in tl.static_range(RANK):
-        amount = tl.load(left + at * stride, mask=exists, other=0.0)
-        value += amount[:, None] * tl.load(right + at, mask=inside, other=0.0).to(tl.float32)[None, :]
+    factor = tl.arange(0, RANK_BLOCK)
+    some = factor < RANK
+    right = tl.load(rights + site * 2).to(tl.pointer_type(SOURCE))
+    right += column[None, :] * tl.load(rights + site * 2 + 1) + factor[:, None]
+    left = learnt + tl.load(starts + site) + row[:, None] + factor[None, :] * stride
+    amounts = tl.load(left, mask=exists[:, None] & some[None, :], other=0.0)
+    factors = tl.load(right, mask=some[:, None] & inside[None, :], other=0.0).to(tl.float32)
+    value = tl.dot(amounts, factors, value, input_precision=PRECISION)
     if ROUNDING == 1:
         low = tl.load(seeds).to(tl.uint32, bitcast=True)
         high = tl.load(seeds + 1).to(tl.uint32, bitcast=True)
@@ -162,6 +166,7 @@ class LowRankSides:
         self.period: int | None = None
         self.pending = 1.0
         self.step = 0
+        self._foreseen: tuple[int, Tensor] = (-1, torch.empty(0))
         self._prepare_refresh()
 
     def _groups(self) -> list[tuple[str, ...]]:
@@ -179,7 +184,7 @@ class LowRankSides:
         rights = torch.zeros(self.frame.sites, 2, dtype=torch.int64)
         merges, draws = [], []
         widest = max(each.shape[1] for each in self.matrices.values())
-        self._block = min(256, triton.next_power_of_2(widest))
+        self._block = min(128, max(16, triton.next_power_of_2(widest)))
         for name, weight in self.matrices.items():
             site, right = self.site[name], self.right[name]
             rests[site] = self.residuals[name].data_ptr() if self.residuals else 0
@@ -298,10 +303,21 @@ class LowRankSides:
             self._merge()
         self._draw_right(period)
 
+    def foresee(self, step: int) -> None:
+        """Make the keys that `refresh(step)` is going to need: work of the host, to be done while the device is busy."""
+        period = (step - 1) // self.refresh_every
+        if period != self.period:
+            self._foreseen = (period, self._keys(period))
+
+    def _keys(self, period: int) -> Tensor:
+        seed = derive_seed(self.seed, "right factors", period)
+        keys = key_halves([noise_key(seed, name) for name in self.frame.names])
+        return keys.pin_memory() if self.device.type == "cuda" else keys
+
     def _draw_right(self, period: int) -> None:
         """V/√r of every matrix: Vᵀ of shape (r, n) under the seed of the period, as `LowRank` draws it."""
-        seed = derive_seed(self.seed, "right factors", period)
-        keys = key_halves([noise_key(seed, name) for name in self.frame.names]).to(self.device)
+        keys = self._foreseen[1] if self._foreseen[0] == period else self._keys(period)
+        keys = keys.to(self.device, non_blocking=True)
         _draw_right[(len(self._draw_tiles),)](
             self._draw_tiles, self._rights, keys, self.rank**-0.5,
             RANK=self.rank, SOURCE=TRITON_TYPES[self.dtype], ROWS=_ROWS,
@@ -314,8 +330,9 @@ class LowRankSides:
         _merge[(len(self._merge_tiles),)](
             self._merge_tiles, self._stored, self._rests, self._rights, self._starts, self.learnt, decay, seeds,
             self.learnt.stride(0),
-            SOURCE=TRITON_TYPES[self.dtype], RANK=self.rank, ROUNDING=ROUNDINGS[self.rounding],
-            BLOCK=self._block, TURNS=_TURNS, num_warps=8,
+            SOURCE=TRITON_TYPES[self.dtype], RANK=self.rank, RANK_BLOCK=max(16, triton.next_power_of_2(self.rank)),
+            ROUNDING=ROUNDINGS[self.rounding], PRECISION="ieee" if self.dtype.itemsize >= 4 else "tf32x3",
+            BLOCK=self._block, TURNS=_TURNS, num_warps=4,
         )  # fmt: skip
         self.learnt.zero_()
         self.pending = 1.0

@@ -122,6 +122,7 @@ class FusedLearner:
             self._probe_all(now.queries, parts)
             self._update(now.queries)
         self._ready = self._keys(step + 1)  # drawn up while the device works
+        self.weights_of.foresee(step + 1)
         found = self.frame.results.tolist()
         losses = [value for value in found[: 2 * now.queries] if math.isfinite(value)]
         coefficients = tuple(found[2 * self.queries : 2 * self.queries + now.queries])
