@@ -10,6 +10,8 @@ from optaware.cli import (
     _adapters,
     _assets,
     _data,
+    _data_evidence,
+    _data_export,
     _data_rewrite,
     _doctor,
     _eval,
@@ -44,6 +46,8 @@ for function, name in (
 ):
     app.command(function, name=name)
 _data.app.command(_data_rewrite.rewrite, name="rewrite")
+_data.app.command(_data_evidence.evidence, name="evidence")
+_data.app.command(_data_export.export, name="export")
 _plan.app.command(_plan_run.run, name="run")
 _plan.app.command(_plan_script.script, name="script")
 for group in (_paper.app, _plan.app, _data.app, _tasks.app, _assets.app, _adapters.app, _runs.app, _report.app):

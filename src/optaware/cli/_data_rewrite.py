@@ -173,6 +173,8 @@ def _make_spec(
     task = get_task(name)
     which = Protocol(name=protocol) if protocol else Protocol(name="all", train=first)
     splits = load_splits(task, which, data_dir=folder)
+    where = f"{splits.drawn_from['train']} ({splits.source.kind})"
+    print(f"{task.name}: {len(splits.train)} training rows, from {where}", file=sys.stderr)
     held_out = (*splits.dev, *splits.test)
     path = Path(name)
     return make_corpus_spec(

@@ -6,6 +6,7 @@ Importing this loads neither torch nor a template engine.
 from optaware.data._build import OnProgress, build_corpus
 from optaware.data._checks import BLOCKING, run_checks
 from optaware.data._corpus import load_corpus, load_user_corpus, make_corpus_spec, rows_sha256
+from optaware.data._export import corpus_columns, export_corpus, to_dataset
 from optaware.data._judge_file import read_judge
 from optaware.data._measure import Measure
 from optaware.data._near import HeldOut
@@ -20,6 +21,8 @@ __all__ = [
     "OnProgress",
     "PromptIds",
     "build_corpus",
+    "corpus_columns",
+    "export_corpus",
     "judge_prompts",
     "load_corpus",
     "load_user_corpus",
@@ -32,4 +35,5 @@ __all__ = [
     "rewriter_prompt",
     "rows_sha256",
     "run_checks",
+    "to_dataset",
 ]

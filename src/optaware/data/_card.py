@@ -29,7 +29,7 @@ from optaware.records import (
 from optaware.stats import wilson
 from optaware.tasks import Task
 
-__all__ = ["finish"]
+__all__ = ["finish", "samples"]
 
 
 class _Tally:
@@ -67,7 +67,7 @@ def finish(work: Work, folder: Path, source: DataSource, wall_s: float, forwards
     for ledger in there:
         ledger.rewrite()
     write_json(folder / "card.json", card.to_json())
-    write_text(folder / "README.md", card_page(card, spec, task, _samples(folder / "decisions.jsonl")))
+    write_text(folder / "README.md", card_page(card, spec, task, samples(folder)))
     names = [ledger.path.name for ledger in there]
     files = (*names, "decisions.jsonl", "train.jsonl", "card.json", "README.md")
     write_json(folder / "DONE", {"sha256": {name: file_sha256(folder / name) for name in files}})
@@ -80,10 +80,10 @@ def _read(path: Path) -> Iterator[Decision]:
             yield Decision.model_validate(json.loads(line))
 
 
-def _samples(path: Path, most: int = 3) -> list[Decision]:
-    """The first rewrites that are used, for the page."""
+def samples(folder: Path, most: int = 3) -> list[Decision]:
+    """The first rewrites of a corpus that are used, for its page."""
     found: list[Decision] = []
-    for decision in _read(path):
+    for decision in _read(folder / "decisions.jsonl"):
         if decision.outcome == "accepted" and decision.reason != "identical":
             found.append(decision)
         if len(found) == most:

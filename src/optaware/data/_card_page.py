@@ -12,8 +12,25 @@ from optaware.tasks import Task
 __all__ = ["card_page"]
 
 
-def card_page(card: DatasetCard, spec: CorpusSpec, task: Task, samples: Sequence[Decision]) -> str:
-    """The page `README.md` of a corpus: what it is, whether it counts as accepted, where it came from, what it cost."""
+def card_page(
+    card: DatasetCard,
+    spec: CorpusSpec,
+    task: Task,
+    samples: Sequence[Decision],
+    *,
+    data_file: str = "train.jsonl",
+    files: str | None = None,
+) -> str:
+    """The page `README.md` of a corpus: what it is, whether it counts as accepted, where it came from, what it cost.
+
+    Args:
+        card: The counts.
+        spec: What was asked for.
+        task: The task.
+        samples: Rewrites to show.
+        data_file: The file that holds the rows.
+        files: The last section; None: the files of a corpus folder.
+    """
     title = f"{task.title}: training rows rewritten ({card.variant})"
     front = dump_yaml(
         {
@@ -24,7 +41,7 @@ def card_page(card: DatasetCard, spec: CorpusSpec, task: Task, samples: Sequence
             "task_categories": ["text-classification"],
             "size_categories": [_size(card.rows)],
             "tags": ["optaware", "zeroth-order-optimization", "rewritten", "synthetic"],
-            "configs": [{"config_name": "default", "data_files": "train.jsonl"}],
+            "configs": [{"config_name": "default", "data_files": data_file}],
         }
     )
     parts = [
@@ -34,7 +51,7 @@ def card_page(card: DatasetCard, spec: CorpusSpec, task: Task, samples: Sequence
         _origin(card, spec),
         _cost(card),
         _shown(samples),
-        _files(card),
+        _files(card) if files is None else files,
     ]
     return "\n".join(part for part in parts if part)
 

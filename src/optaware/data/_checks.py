@@ -23,7 +23,7 @@ from optaware.data._words import (
 from optaware.records import AutomaticCheck, Example, GateSpec
 from optaware.tasks import Task
 
-__all__ = ["BLOCKING", "run_checks"]
+__all__ = ["BLOCKING", "row_options", "run_checks"]
 
 BLOCKING: Mapping[str, bool] = {
     "empty": True,
@@ -125,8 +125,8 @@ def _first(found: Iterator[str]) -> str | None:
     return next(found, None)
 
 
-def _row_options(task: Task, example: Example) -> tuple[list[str], list[str]]:
-    """Label words of the task, and options that are this row's own text."""
+def row_options(task: Task, example: Example) -> tuple[list[str], list[str]]:
+    """Label words of the task, and options that are this row's own text: one of the two is empty."""
     texts = {text for name, value in example.fields.items() if name != task.span for text in _texts(value)}
     names = [str(option) for option in _as_list(task.context(example)["options"])]
     own = [option for option in names if option.strip() in texts]
@@ -152,7 +152,7 @@ def _texts(value: Any) -> Iterator[str]:
 
 def _label_leaks(task: Task, example: Example, before: str, text: str) -> Iterator[str]:
     old, new = words(before), words(text)
-    for label in _row_options(task, example)[0]:
+    for label in row_options(task, example)[0]:
         run = words(label)
         if len(label.strip()) > 1 and contains_run(new, run) and not contains_run(old, run):
             yield f"{label!r} is new in the text"
@@ -161,7 +161,7 @@ def _label_leaks(task: Task, example: Example, before: str, text: str) -> Iterat
 def _answer_leaks(task: Task, example: Example, before: str, text: str) -> Iterator[str]:
     old, new = words(before), words(text)
     fresh = content_words(text) - content_words(before)
-    for option in _row_options(task, example)[1]:
+    for option in row_options(task, example)[1]:
         run, content = words(option), content_words(option)
         shared = content & fresh
         if contains_run(new, run) and not contains_run(old, run):

@@ -16,7 +16,7 @@ from optaware.errors import InputError, IntegrityError, Problem, ProblemList
 from optaware.records import ChatModelRef, CorpusSpec, Example, GateSpec, Protocol, SearchSpec
 from optaware.tasks import Task
 
-__all__ = ["load_corpus", "load_user_corpus", "make_corpus_spec", "rows_sha256"]
+__all__ = ["checked_rows", "load_corpus", "load_user_corpus", "make_corpus_spec", "rows_sha256"]
 
 
 def rows_sha256(examples: Sequence[Example]) -> str:
@@ -109,6 +109,16 @@ def load_corpus(folder: Path, task: Task, examples: Sequence[Example]) -> list[E
         InputError: The corpus is not finished, or was made for other rows.
         IntegrityError: `train.jsonl` is not what the corpus was finished with.
     """
+    return load_user_corpus(checked_rows(folder), task, examples)
+
+
+def checked_rows(folder: Path) -> Path:
+    """The file `train.jsonl` of a finished corpus, once its bytes are those that the corpus was finished with.
+
+    Raises:
+        InputError: The corpus is not finished.
+        IntegrityError: The file is missing or was changed.
+    """
     done = folder / "DONE"
     if not done.is_file():
         raise InputError.of(
@@ -126,7 +136,7 @@ def load_corpus(folder: Path, task: Task, examples: Sequence[Example]) -> list[E
                 str(path),
             )
         )
-    return load_user_corpus(path, task, examples)
+    return path
 
 
 def load_user_corpus(path: Path, task: Task, examples: Sequence[Example]) -> list[Example]:
