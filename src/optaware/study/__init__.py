@@ -3,8 +3,8 @@
 from optaware.study._choose import Choice, Chosen, Option, choose, chosen_runs
 from optaware.study._cost import CostRow, StudyCost, check_budget, cost_of_study
 from optaware.study._driver import StudyOutcome, report_study, run_study
-from optaware.study._export import export_study
 from optaware.study._evidence import gather_evidence
+from optaware.study._export import export_study
 from optaware.study._file import load_study, override
 from optaware.study._graph import StudyGraph, plan_study
 from optaware.study._load_run import model_of_run
