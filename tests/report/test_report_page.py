@@ -65,7 +65,9 @@ def test_the_page_is_well_formed(page):
 
 
 def test_the_page_needs_nothing_from_outside(page, html):
-    assert sorted(set(page.urls)) == ["contrasts.csv", "corpora.csv", "data:,", "report.md", "runs.csv"]
+    assert sorted(set(page.urls)) == [
+        *("cells.csv", "choices.csv", "contrasts.csv", "corpora.csv", "data:,", "report.md", "report.tex", "runs.csv")
+    ]
     assert "@import" not in html
     assert re.findall(r"url\((?!#)", html) == []
     assert re.findall(r"https?://", re.sub(r"xmlns[^ ]*=\"[^\"]*\"", "", html)) == []
@@ -88,7 +90,8 @@ def test_what_records_say_is_shown_as_text(page, html):
 
 def test_plots_have_names_and_follow_the_theme(html):
     svgs = re.findall(r"<svg[^>]*role=\"img\"[^>]*>.*?</svg>", html, flags=re.DOTALL)
-    assert len(svgs) == 3 + 4 * 3  # a forest plot per question; three panels per task and method
+    # A forest plot per question; three panels per task and method; two of accuracy against cost per task.
+    assert len(svgs) == 4 + 4 * 3 + 2 * 2
     for svg in svgs:
         assert re.search(r'aria-label="[^"]{40,}"', svg)
         assert "<text" in svg

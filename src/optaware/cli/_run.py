@@ -110,7 +110,7 @@ def _run(
             timeout_s=timeout_s,
         )
     if outcome.stopped and end is not None:
-        outcome.report = report_study(graph, store, outcome.failures)
+        outcome.report = report_study(graph, store, outcome.failures, data_dir=folder)
     copied = export_study(graph, store, export) if export is not None and outcome.report is not None else []
     if json:
         print_json(

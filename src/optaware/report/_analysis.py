@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -10,11 +10,21 @@ import numpy.typing as npt
 from optaware._io import canonical_json, text_sha256
 from optaware.records import Contrast, Interval, StudySpec
 from optaware.report._arms import Arm, ArmKey, Collected, Scored
-from optaware.stats import PairedTest, crossed_bootstrap, holm, mcnemar, paired_bootstrap, sign_flip_test, wilson
+from optaware.stats import (
+    PairedTest,
+    benjamini_hochberg,
+    crossed_bootstrap,
+    holm,
+    mcnemar,
+    paired_bootstrap,
+    sign_flip_test,
+    wilson,
+)
 
-__all__ = ["LEVEL", "Cell", "Comparison", "Family", "cell", "families"]
+__all__ = ["LEVEL", "Cell", "Comparison", "Family", "FamilyKey", "cell", "families"]
 
 LEVEL = 0.95
+FamilyKey = Literal["baseline", "between", "first-order", "zero-shot"]
 _ALPHA = 1.0 - LEVEL
 
 
@@ -45,13 +55,17 @@ class Comparison:
     models_differ: bool = False
     unpaired: str = ""
     """What could not be paired, in words."""
+    p_fdr: float | None = None
+    """The p-value corrected for the false discovery rate (Benjamini and Hochberg) over the same family."""
+    seed_spread: float | None = None
+    """Standard deviation of the difference between seeds; None with one seed."""
 
 
 @dataclass(frozen=True)
 class Family:
     """Comparisons that answer one question and are corrected together."""
 
-    key: Literal["baseline", "between", "zero-shot"]
+    key: FamilyKey
     title: str
     comparisons: tuple[Comparison, ...]
     impossible: tuple[str, ...]
@@ -96,6 +110,12 @@ def families(study: StudySpec, collected: Collected) -> list[Family]:
     built = [
         _family("baseline", f"Variants against “{study.baseline}”", _against(arms, study.baseline), collected),
         _family("between", "Rewritten variants against each other", _between(arms, study.baseline), collected),
+        _family(
+            "first-order",
+            f"Forward-only training against first-order training on “{study.baseline}”",
+            _against_first_order(study, arms),
+            collected,
+        ),
         _family("zero-shot", "Trained against zero-shot", _against_zero_shot(collected), collected),
     ]
     return [family for family in built if family.comparisons or family.impossible]
@@ -141,6 +161,21 @@ def _between(arms: dict[ArmKey, Arm], baseline: str) -> list[_Pair]:
     return pairs
 
 
+def _against_first_order(study: StudySpec, arms: dict[ArmKey, Arm]) -> list[_Pair]:
+    """Every forward-only arm on rewritten rows against every first-order arm on the baseline's (OAT-Rephrase, RQ2)."""
+    kinds = {arm.display: arm.config for arm in study.methods if arm.config.name != "zero-shot"}
+    first_order = [name for name, config in kinds.items() if not config.forward_only]
+    pairs = []
+    for key, arm in arms.items():
+        if key.variant == study.baseline or not kinds[key.method].forward_only:
+            continue
+        for name in first_order:
+            rival = arms.get(ArmKey(key.model, key.task, name, study.baseline))
+            if rival is not None:
+                pairs.append(replace(_pair(arm, rival), other=f"{name} on {study.baseline}"))
+    return pairs
+
+
 def _against_zero_shot(collected: Collected) -> list[_Pair]:
     pairs = []
     for arm in collected.arms:
@@ -156,9 +191,7 @@ def _place(key: ArmKey, collected: Collected) -> str:
     return ", ".join(parts)
 
 
-def _family(
-    key: Literal["baseline", "between", "zero-shot"], title: str, pairs: Sequence[_Pair], collected: Collected
-) -> Family:
+def _family(key: FamilyKey, title: str, pairs: Sequence[_Pair], collected: Collected) -> Family:
     usable, impossible = [], []
     for pair in pairs:
         if pair.arm and _shared([*pair.arm, *pair.baseline]):
@@ -166,10 +199,11 @@ def _family(
         else:
             impossible.append(f"{_place(pair.key, collected)}: {pair.key.variant} against {pair.other}")
     contrasts = [_contrast(pair) for pair in usable]
-    corrected = holm([contrast.p_value if contrast.p_value is not None else 1.0 for contrast in contrasts])
+    found = [contrast.p_value if contrast.p_value is not None else 1.0 for contrast in contrasts]
+    corrected, discovered = holm(found), benjamini_hochberg(found)
     comparisons = [
-        _comparison(contrast.model_copy(update={"p_corrected": value}), pair, _place(pair.key, collected))
-        for contrast, value, pair in zip(contrasts, corrected, usable, strict=True)
+        _comparison(contrast.model_copy(update={"p_corrected": value}), pair, _place(pair.key, collected), fdr)
+        for contrast, value, fdr, pair in zip(contrasts, corrected, discovered, usable, strict=True)
     ]
     return Family(key, title, tuple(comparisons), tuple(impossible))
 
@@ -198,7 +232,7 @@ def _test(arm: npt.NDArray[np.int8], baseline: npt.NDArray[np.int8], rng: np.ran
     return mcnemar(arm, baseline) if len(arm) == 1 else sign_flip_test(arm, baseline, rng=rng)
 
 
-def _comparison(contrast: Contrast, pair: _Pair, place: str) -> Comparison:
+def _comparison(contrast: Contrast, pair: _Pair, place: str, fdr: float) -> Comparison:
     difference, p = contrast.difference, contrast.p_corrected
     verdict: Literal["higher", "lower", "open"] = "open"
     clear = p is not None and p < _ALPHA and (difference.low > 0 or difference.high < 0)
@@ -207,6 +241,8 @@ def _comparison(contrast: Contrast, pair: _Pair, place: str) -> Comparison:
     most = max(len(item.ids) for item in (*pair.arm, *pair.baseline))
     shared = f"{contrast.n_examples} of {most} test rows are shared" if contrast.n_examples < most else ""
     ids = _shared([*pair.arm, *pair.baseline])
-    disagreement = float((_matrix(pair.arm, ids) != _matrix(pair.baseline, ids)).mean())
+    difference_of = _matrix(pair.arm, ids) - _matrix(pair.baseline, ids)
+    spread = float(difference_of.mean(axis=1).std(ddof=1)) if len(difference_of) > 1 else None
     unpaired = "; ".join(part for part in (pair.note, shared) if part)
-    return Comparison(contrast, verdict, place, disagreement, clear, unpaired)
+    disagreement = float((difference_of != 0).mean())
+    return Comparison(contrast, verdict, place, disagreement, clear, unpaired, fdr, spread)

@@ -80,6 +80,11 @@ class Collected:
     """Every run once, in the order of the study and in the state that it counts as."""
 
 
+def zero_shot_arm(model: str, task: str, scored: Scored) -> Arm:
+    """The untrained model as an arm of one run."""
+    return Arm(ArmKey(model, task, "zero-shot", "none"), (scored,), (), ())
+
+
 def model_names(models: Sequence[ModelRef]) -> dict[ModelRef, str]:
     """Short names for tables; precision and revision are added where the short name is not unique."""
     short = {model: model.name.rstrip("/").rsplit("/", 1)[-1] for model in models}

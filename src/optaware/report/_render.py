@@ -10,6 +10,7 @@ from typing import Any
 
 from optaware.report._curves import CurveGroup
 from optaware.report._plots import SERIES, dash_of
+from optaware.report._tradeoff import Tradeoff
 from optaware.report._view import View, run_task
 from optaware.report._words import duration, memory, number, p_value, percent, points, reason_words, span
 
@@ -23,6 +24,7 @@ class Plots:
     forests: dict[str, str]
     """By family key."""
     curves: tuple[tuple[CurveGroup, tuple[str, ...]], ...]
+    tradeoffs: tuple[Tradeoff, ...] = ()
 
 
 _FILTERS = {
@@ -58,11 +60,12 @@ def render_html(view: View, plots: Plots, links: Sequence[str]) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(_FILTERS)
-    # These four are written by this package (plots escape the user's text themselves), so they go in as they are.
+    # These five are written by this package (plots escape the user's text themselves), so they go in as they are.
     safe: dict[str, Any] = {
         "style": Markup(_template_text("style.css")),  # noqa: S704
         "script": Markup(script),  # noqa: S704
         "forests": {key: Markup(svg) for key, svg in plots.forests.items()},  # noqa: S704
+        "tradeoffs": [(each, [Markup(svg) for svg in each.svgs]) for each in plots.tradeoffs],  # noqa: S704
         "curves": [(group, [Markup(svg) for svg in svgs]) for group, svgs in plots.curves],  # noqa: S704
     }
     digest = b64encode(sha256(script.encode()).digest()).decode()

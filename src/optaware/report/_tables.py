@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from optaware._io import canonical_json, write_text
+from optaware.records import Interval
 from optaware.report._corpora import CorpusView
 from optaware.report._view import RunRow, View
 
@@ -18,11 +19,13 @@ _Row = Mapping[str, Any]
 
 
 def write_tables(view: View, out: Path) -> tuple[Path, ...]:
-    """Write `runs.csv`, `contrasts.csv` and `corpora.csv`; a table without rows has its header only."""
+    """Write `runs`, `contrasts`, `corpora`, `cells` and `choices` as CSV; a table without rows has its header only."""
     tables: list[tuple[str, Sequence[str], Iterable[_Row]]] = [
         ("runs.csv", _RUNS, (_run(row) for row in view.runs)),
         ("contrasts.csv", _CONTRASTS, _contrasts(view)),
         ("corpora.csv", _CORPORA, (_corpus(corpus) for corpus in view.corpora)),
+        ("cells.csv", _CELLS, _cells(view)),
+        ("choices.csv", _CHOICES, _choices(view)),
     ]
     paths = []
     for name, header, rows in tables:
@@ -48,7 +51,34 @@ _RUNS = (
 )
 _CONTRASTS = (
     *("family", "model", "task", "method", "arm", "baseline", "seeds", "n_examples", "difference", "low", "high"),
-    *("level", "interval_method", "p_value", "p_method", "p_corrected", "p_correction", "verdict", "run_ids"),
+    *("level", "interval_method", "p_value", "p_method", "p_corrected", "p_correction", "p_fdr", "verdict"),
+    *("disagreement", "seed_spread", "run_ids"),
+)
+_CELLS = (
+    "model",
+    "method",
+    "variant",
+    "task",
+    "accuracy",
+    "low",
+    "high",
+    "interval_method",
+    "mark",
+    "seeds",
+    "run_ids",
+)
+_CHOICES = (
+    "model",
+    "task",
+    "method",
+    "variant",
+    "seed",
+    "point",
+    "chosen",
+    "state",
+    "dev_accuracy",
+    "dev_loss",
+    "runs",
 )
 _CORPORA = (
     *("corpus_id", "task", "variant", "rows", "accepted", "rejected", "failed", "identical", "rewriter_accuracy"),
@@ -115,8 +145,59 @@ def _contrasts(view: View) -> Iterable[_Row]:
                 "p_method": contrast.p_method,
                 "p_corrected": contrast.p_corrected,
                 "p_correction": f"Holm over {len(family.comparisons)}",
+                "p_fdr": item.p_fdr,
                 "verdict": item.verdict,
+                "disagreement": item.disagreement,
+                "seed_spread": item.seed_spread,
                 "run_ids": " ".join(contrast.run_ids),
+            }
+
+
+def _cells(view: View) -> Iterable[_Row]:
+    for table in view.paper:
+        for row in table.rows:
+            for task, each in zip(table.tasks, row.cells, strict=True):
+                if each.cell is not None and each.cell.accuracy is not None:
+                    scored = each.cell.arm.scored
+                    yield _cell(table.model, row.method, row.variant, task, each.cell.accuracy) | {
+                        "mark": each.mark,
+                        "seeds": " ".join(str(item.run.spec.seed) for item in scored),
+                        "run_ids": " ".join(item.run.run_id for item in scored),
+                    }
+            for task, mean in (("average", row.average), ("average difference", row.difference)):
+                if mean is not None:
+                    yield _cell(table.model, row.method, row.variant, task, mean.interval)
+        for task, untrained in zip(table.tasks, table.zero_shot, strict=True):
+            if untrained is not None and untrained.accuracy is not None:
+                yield _cell(table.model, "zero-shot", "", task, untrained.accuracy)
+        for task, share in zip(table.tasks, table.majority, strict=True):
+            if share is not None:
+                yield {"model": table.model, "method": "most frequent label", "task": task, "accuracy": share}
+
+
+def _cell(model: str, method: str, variant: str, task: str, interval: Interval) -> dict[str, Any]:
+    return {
+        "model": model,
+        "method": method,
+        "variant": variant,
+        "task": task,
+        "accuracy": interval.estimate,
+        "low": interval.low,
+        "high": interval.high,
+        "interval_method": interval.method,
+    }
+
+
+def _choices(view: View) -> Iterable[_Row]:
+    for choice in view.choices:
+        for point in choice["points"]:
+            yield {
+                **{name: choice[name] for name in ("task", "method", "variant", "seed")},
+                "model": choice["model"]["name"],
+                "point": point["point"],
+                "chosen": point["point"] == choice["chosen"],
+                **{name: point[name] for name in ("state", "dev_accuracy", "dev_loss")},
+                "runs": " ".join(point["runs"]),
             }
 
 

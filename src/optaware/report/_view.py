@@ -8,10 +8,14 @@ from typing import Any
 from optaware._io import canonical_json
 from optaware.records import Record, StudySpec, fingerprint
 from optaware.report._analysis import Cell, Family, cell, families
-from optaware.report._arms import Arm, ArmKey, Collected, Scored, task_name
+from optaware.report._arms import ArmKey, Collected, task_name, zero_shot_arm
 from optaware.report._claims import Claim, claim, headline, limits
 from optaware.report._corpora import CorpusView, corpus_view
+from optaware.report._flips import FlipGroup, Texts, flip_groups
 from optaware.report._inputs import ReportCorpus, ReportRun
+from optaware.report._needed import Needed, needed
+from optaware.report._paper import PaperTable, RewriterRow, paper_tables, rewriter_rows
+from optaware.report._questions import Answer, answers
 
 __all__ = ["AccuracyRow", "AccuracyTable", "Cost", "Machine", "RunRow", "View", "make_view"]
 
@@ -87,6 +91,16 @@ class View:
     costs: tuple[Cost, ...]
     machines: tuple[Machine, ...]
     runs: tuple[RunRow, ...]
+    answers: tuple[Answer, ...]
+    """OAT-Rephrase's research questions, where the study can speak to them."""
+    rewriters: tuple[RewriterRow, ...]
+    """Table 1 in the paper's layout."""
+    paper: tuple[PaperTable, ...]
+    """Table 2 in the paper's layout, a sub-table per model."""
+    needed: tuple[Needed, ...]
+    flips: tuple[FlipGroup, ...]
+    choices: tuple[Mapping[str, Any], ...]
+    """How grid points were chosen, as the study wrote it down."""
 
     @property
     def finished(self) -> int:
@@ -99,7 +113,15 @@ class View:
         return any(corpus.examples for corpus in self.corpora)
 
 
-def make_view(study: StudySpec, study_id: str, collected: Collected, corpora: Sequence[ReportCorpus]) -> View:
+def make_view(
+    study: StudySpec,
+    study_id: str,
+    collected: Collected,
+    corpora: Sequence[ReportCorpus],
+    *,
+    choices: Sequence[Mapping[str, Any]] = (),
+    texts: Texts | None = None,
+) -> View:
     """Work out all numbers of the report."""
     found = families(study, collected)
     cells = {arm.key: cell(arm) for arm in collected.arms}
@@ -117,6 +139,12 @@ def make_view(study: StudySpec, study_id: str, collected: Collected, corpora: Se
         costs=tuple(_costs(collected)),
         machines=tuple(_machines(collected.runs)),
         runs=tuple(_run_row(run, collected) for run in collected.runs),
+        answers=answers(study, found, collected),
+        rewriters=rewriter_rows(study, collected, corpus_views),
+        paper=paper_tables(study, collected, cells, found),
+        needed=needed([item for family in found if family.key == "baseline" for item in family.comparisons]),
+        flips=flip_groups(found, collected, texts),
+        choices=tuple(choices),
     )
 
 
@@ -141,19 +169,15 @@ def _table(
         for model, method in places
     )
     untrained = tuple(
-        (model, cell(_zero_shot_arm(model, task, collected.zero_shot[model, task])))
+        (model, cell(zero_shot_arm(model, task, collected.zero_shot[model, task])))
         for model in collected.models
         if (model, task) in collected.zero_shot
     )
     return AccuracyTable(task, collected.rows.get(task), rows, untrained, collected.majority.get(task))
 
 
-def _zero_shot_arm(model: str, task: str, scored: Scored) -> Arm:
-    return Arm(ArmKey(model, task, "zero-shot", "none"), (scored,), (), ())
-
-
 def _costs(collected: Collected) -> list[Cost]:
-    arms = [_zero_shot_arm(model, task, scored) for (model, task), scored in collected.zero_shot.items()]
+    arms = [zero_shot_arm(model, task, scored) for (model, task), scored in collected.zero_shot.items()]
     costs = []
     for arm in [*arms, *collected.arms]:
         results = [item.run.result for item in arm.scored if item.run.result is not None]

@@ -112,11 +112,14 @@ def sign_flip_test(
     if moving.size <= _EXACT_UP_TO:
         share = float(_as_large(moving, _all_signs(moving.size)).mean())
         return PairedTest(share, 2.0 / 2**moving.size, f"{what}, exact")
+    # Units of one magnitude are interchangeable: the sum of their signs is a binomial number, drawn at once.
+    magnitudes, sizes = np.unique(np.abs(moving).round(12), return_counts=True)
+    seen = abs(float(moving.sum()))
     hits, left = 0, draws
     while left > 0:
-        size = min(left, max(1, _SIGNS_AT_ONCE // moving.size))
-        signs = np.asarray(rng.integers(0, 2, (size, moving.size)) * 2.0 - 1.0, dtype=np.float64)
-        hits += int(_as_large(moving, signs).sum())
+        size = min(left, max(1, _SIGNS_AT_ONCE // magnitudes.size))
+        sums = (2.0 * rng.binomial(sizes, 0.5, (size, magnitudes.size)) - sizes) @ magnitudes
+        hits += int((np.abs(sums) >= seen - 1e-9 * max(1.0, seen)).sum())
         left -= size
     return PairedTest((1 + hits) / (1 + draws), 1 / (1 + draws), f"{what}, {draws} draws")
 

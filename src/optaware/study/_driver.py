@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from optaware._io import canonical_json, file_sha256, lock, read_json, text_sha256, write_json
-from optaware.errors import StorageError
+from optaware.errors import OptawareError, StorageError
 from optaware.execute import Event, Executor, Job, Outcome
 from optaware.records import CorpusSpec, RunSpec, StudySpec, short_id
 from optaware.store import RunFolder, Store
 from optaware.study._choose import Choice, choose, chosen_runs
 from optaware.study._graph import StudyGraph
+from optaware.tasks import get_task, load_splits
 
 __all__ = ["StudyOutcome", "run_study"]
 
@@ -120,7 +121,7 @@ def run_study(
                 return outcome
             if grids and not _do(driver, _decide(grids, store, folder, outcome), outcome):
                 return outcome
-        outcome.report = report_study(graph, store, outcome.failures)
+        outcome.report = report_study(graph, store, outcome.failures, data_dir=data_dir)
     return outcome
 
 
@@ -155,7 +156,9 @@ def _place(choice: Any) -> tuple[Any, ...]:
     return (canonical_json(choice["model"]), choice["task"], choice["method"], choice["variant"], choice["seed"])
 
 
-def report_study(graph: StudyGraph, store: Store, failures: dict[str, str] | None = None) -> Path:
+def report_study(
+    graph: StudyGraph, store: Store, failures: dict[str, str] | None = None, *, data_dir: Path | None = None
+) -> Path:
     """Build the study's report from what is on disk, unless the one there was made from the same records.
 
     Returns:
@@ -180,9 +183,25 @@ def report_study(graph: StudyGraph, store: Store, failures: dict[str, str] | Non
         [load_report_corpus(path) for path in corpora.values() if (path / "DONE").exists()],
         folder,
         exclusions=reasons,
+        choices=[each.to_json() for each in chosen],
+        texts=lambda task: _texts(graph, task, data_dir),
     )
     write_json(stamp_file, stamp)
     return files.html
+
+
+def _texts(graph: StudyGraph, task_name: str, data_dir: Path | None) -> dict[str, tuple[str, str]]:
+    """Prompts and right answers of a task's test rows by id; empty where the rows are not at hand."""
+    name = next(
+        each for each in graph.study.tasks if Path(each).name.removesuffix(".yaml").removesuffix(".yml") == task_name
+    )
+    try:
+        task = get_task(name)
+        rows = load_splits(task, graph.study.protocol, data_dir=data_dir).test
+        shown = [task.render(row, style=graph.study.prompt) for row in rows]
+    except OptawareError:
+        return {}
+    return {each.id: (each.prompt, each.options[each.label]) for each in shown}
 
 
 def _write_index(graph: StudyGraph, folder: Path) -> None:
