@@ -11,6 +11,7 @@ from optaware.cli._app import invoke
 from optaware.errors import InputError
 from optaware.plan import (
     bind_plan,
+    check_plan,
     method_names,
     read_binding,
     read_manifest,
@@ -337,22 +338,49 @@ def test_an_edited_binding_is_checked_whole(tmp_path):
 SEEDS = Path(__file__).parents[3] / "shared" / "seeds"
 
 
-@pytest.mark.parametrize(
-    ("seed", "method"),
-    [
-        ("000_ab292a0780039fdb", "mezo"),
-        ("001_e50bcc3de284dc5e", "complementary-prompt-tuning"),
-        ("002_8c41b345e5093956", "gradient-harmonization"),
-        ("003_1c358cbca0199969", "seeded-lora"),
-    ],
-)
-def test_the_published_plans_bind(seed, method):
+PUBLISHED_SEEDS = {
+    "000_ab292a0780039fdb": (
+        "mezo",
+        [
+            [{"queries": 4}, {"queries": 8}],
+            [{"eps": 1e-4}, {"eps": 1e-5}],
+            [{"noise": "store"}],
+            [{"parameters": "lora"}, {"parameters": "prefix"}],
+            [{"estimator": "one-point"}],
+        ],
+    ),
+    "001_e50bcc3de284dc5e": (
+        "complementary-prompt-tuning",
+        [[{"llm": "GPT-3"}, {"llm": "GPT-2"}], [{"proposer": "evolutionary"}, {"proposer": "bayesian"}]],
+    ),
+    "002_8c41b345e5093956": (
+        "gradient-harmonization",
+        [[{"attention": "uniform"}], [{"explore": "linear"}, {"explore": "exponential"}]],
+    ),
+    "003_1c358cbca0199969": (
+        "seeded-lora",
+        [[{"seed_fraction": 0.05}, {"seed_fraction": 0.2}], [{"merge": "learned"}, {"merge": "validation"}]],
+    ),
+}
+
+
+@pytest.mark.parametrize("seed", PUBLISHED_SEEDS)
+def test_the_published_plans_bind_wholly_and_are_checked_the_same(seed):
     path = SEEDS / f"{seed}.txt"
-    if not path.exists() or method not in method_names():
-        pytest.skip("needs the published plan and the method")
-    binding = bound(*read_plan(path).plan.entries, on=surface_of_method(method))
-    assert binding.fields
+    if not path.exists():
+        pytest.skip("needs the published plan")
+    method, wanted = PUBLISHED_SEEDS[seed]
+    plan = read_plan(path).plan
+    binding = bound(*plan.entries, on=surface_of_method(method))
+    assert list(map(changes, binding.entries)) == wanted
+    assert {one.status for one in binding.entries} == {"bound"}
     assert not binding.contradictions
+    checked = check_plan(plan, method=method)
+    assert not checked.has_errors
+    assert [entry.runs for entry in checked.entries] == [len(arms) for arms in wanted]
+    for one, entry in zip(binding.entries, checked.entries, strict=True):
+        own = [arm.label for arm in one.arms if arm.is_baseline]
+        assert [value.text for value in entry.values if value.baseline] == own
 
 
 OPEN = (entry("how loud the noise is", ["1e-2"]), entry("estimator", ["one-point", "Gaussian smoothing"]))
@@ -430,8 +458,6 @@ def test_the_other_published_plans_bind_wholly(method):
     entries = [entry(part, values, action) for part, values, action in PUBLISHED[method]]
     binding = bound(*entries, on=surface_of_method(method))
     wanted = [1, 2] if method == "gradient-harmonization" else [2, 2]
-    if method != "complementary-prompt-tuning":
-        assert [one.status for one in binding.entries] == ["bound", "bound"]
-        assert [len(one.runs) for one in binding.entries] == wanted
-    assert "bound" in [one.status for one in binding.entries]
+    assert [one.status for one in binding.entries] == ["bound", "bound"]
+    assert [len(one.runs) for one in binding.entries] == wanted
     assert not binding.contradictions

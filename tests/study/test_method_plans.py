@@ -164,3 +164,23 @@ def test_the_plan_of_prompt_tuning_runs_whole(tmp_path: Path, data_dir: Path, ti
     assert invoke([*command, "--data-dir", str(data_dir)]) == 0
     assert '"loss"' in json.dumps(results(store))
     assert len(list((store / "runs").glob("*/DONE"))) == 4 * 2
+
+
+@pytest.mark.parametrize(
+    ("seed", "method", "runs"),
+    [
+        ("000", "mezo", 19),
+        ("001", "complementary-prompt-tuning", 5),
+        ("002", "gradient-harmonization", 9),
+        ("003", "seeded-lora", 5),
+    ],
+)
+def test_a_published_plan_runs_from_its_page_and_its_methods_name(seed, method, runs, tmp_path, capsys):
+    found = sorted((Path(__file__).parents[3] / "shared" / "seeds").glob(f"{seed}_*"))
+    if not found:
+        pytest.skip("needs the published plan")
+    told = ["plan", "run", str(found[0]), "--method", method, "--scale", "smoke", "--dry-run", "--json"]
+    assert invoke([*told, "--store", str(tmp_path)]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["runs"], shown["left"]) == (runs, runs)
+    assert shown["arms"][0]["arm"] == "baseline"

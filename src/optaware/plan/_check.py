@@ -6,7 +6,7 @@ from typing import Literal
 
 from optaware._io import canonical_json
 from optaware.errors import InputError
-from optaware.plan._bind import draft_of
+from optaware.plan._bind import Draft, draft_of
 from optaware.plan._cost import arm_changes, forwards_of
 from optaware.plan._metrics import NamedMetric, name_metric
 from optaware.plan._report import CheckedEntry, CheckedValue, CheckReport, Finding
@@ -146,8 +146,10 @@ class _Checker:
 
     def entry(self, rank: int, entry: AblationEntry) -> CheckedEntry:
         """Check one entry."""
-        component = self._component(rank, entry)
-        values = tuple(self._value(rank, entry, value, component) for value in entry.values)
+        draft = draft_of(entry, self.surface) if self.surface is not None else None
+        component = self._component(rank, entry, draft)
+        bound = _bound_baselines(draft)
+        values = tuple(self._value(rank, entry, value, component, bound) for value in entry.values)
         self._action(rank, entry)
         self._duplicates(rank, entry)
         return CheckedEntry(
@@ -174,10 +176,9 @@ class _Checker:
                 why = "the name does not say what is ablated"
                 self.found("warning", "name-generic", rank, entry, entry.name, why, "Rename it.", suggestion)
 
-    def _component(self, rank: int, entry: AblationEntry) -> Component | None:
-        if self.surface is None:
+    def _component(self, rank: int, entry: AblationEntry, draft: Draft | None) -> Component | None:
+        if self.surface is None or draft is None:
             return None
-        draft = draft_of(entry, self.surface)
         component = named_component(entry.ablated_part, self.surface)
         part = entry.ablated_part
         if draft.part is not None:
@@ -194,9 +195,17 @@ class _Checker:
             self.found("warning", "part-unclear", rank, entry, part, why, f"Say {component.field} if that is meant.")
         return component
 
-    def _value(self, rank: int, entry: AblationEntry, value: PlanValue, component: Component | None) -> CheckedValue:
+    def _value(
+        self,
+        rank: int,
+        entry: AblationEntry,
+        value: PlanValue,
+        component: Component | None,
+        bound: dict[str, bool],
+    ) -> CheckedValue:
         removal = is_removal(value)
-        baseline = not removal and self._is_baseline(entry, value, component)
+        label = " ".join(value.text.split())
+        baseline = bound[label] if label in bound else not removal and self._is_baseline(entry, value, component)
         if not value.text:
             self.found("error", "value-empty", rank, entry, "an empty value", "it names nothing", "Fill it in.")
         if baseline:
@@ -269,6 +278,13 @@ class _Checker:
         new = {(part, text) for text in wanted} - self.planned
         self.planned |= new
         return len(new)
+
+
+def _bound_baselines(draft: Draft | None) -> dict[str, bool]:
+    """Whether a value is the baseline's, by its text, where binding knows what it means: so it is run."""
+    if draft is None or draft.part is None:
+        return {}
+    return {reading.label: reading.is_baseline for reading in draft.readings if reading.why_not is None}
 
 
 def is_generic(name: str) -> bool:
