@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from optaware.errors import ModelError
+from optaware.records import MeZO
 from optaware.train.directions import Dense, InPlace, LowRank
 
 DIRECTIONS: dict[str, Callable[..., Any]] = {
@@ -30,6 +31,26 @@ DIRECTIONS: dict[str, Callable[..., Any]] = {
         model, rank=2, refresh_every=2, host_residuals=True, **({"seed": 0} | rest)
     ),
 }
+
+
+def test_every_choice_of_a_config_is_held_to_the_contract() -> None:
+    named = {"gaussian", "rademacher", "low-rank"}
+    assert set(get_args(MeZO.model_fields["direction"].annotation)) == named <= DIRECTIONS.keys()
+    assert set(get_args(MeZO.model_fields["mask"].annotation)) == {"none", "magnitude", "random"}
+    assert set(get_args(MeZO.model_fields["noise"].annotation)) == {"regenerate", "store"}
+    remedies = set(get_args(MeZO.model_fields["precision"].annotation))
+    assert remedies == {"auto", "residual", "stochastic", "master", "none"}
+    assert {
+        "magnitude",
+        "random-mask",
+        "stored",
+        "stochastic",
+        "master",
+        "layers",
+        "low-rank-host",
+    } <= DIRECTIONS.keys()
+
+
 FAMILIES = {"llama": {}, "untied": {"tied": False}, "bias": {"attention_bias": True, "mlp_bias": True}, "gpt2": None}
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 

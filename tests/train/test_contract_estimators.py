@@ -2,18 +2,55 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, get_args
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from optaware.records import MeZO, ZerothOrderConfig
-from optaware.train import LowRank, OneSided, TwoPoint, ZerothOrderLearner
+from optaware.train import LowRank, OneSided, PlainMeZO, TwoPoint, ZerothOrderLearner, directions, estimators, updates
 from optaware.train._methods import make_estimator, make_learner, make_update
+from optaware.train.directions import make_direction
 
 D = 6
+
+
+def choices(field: str) -> tuple[Any, ...]:
+    """All values that a field of the config can have: what is added there is tested here."""
+    return get_args(ZerothOrderConfig.model_fields[field].annotation)
+
+
+ESTIMATORS = choices("estimator")
+NORMALISED = ("two-point", "one-sided")
+UPDATES = [
+    (update, moments)
+    for update in choices("update")
+    for moments in (("stored", "replayed") if update in ("momentum", "adam") else ("auto",))
+]
+each_update = pytest.mark.parametrize(("update", "moments"), UPDATES)
+
+
+def test_everything_exported_can_be_named_in_a_config() -> None:
+    """So that no estimator, update or direction is left out of the suites, which go by the config's values."""
+    made = {type(make_estimator(MeZO(estimator=name))) for name in ESTIMATORS}
+    assert made == exported(estimators, "estimate")
+    assert {type(make_update(MeZO(update=name))) for name in choices("update")} == exported(updates, "apply")
+    settings = [{"direction": name} for name in choices("direction")] + [{"apply": "in-place"}]
+    directions_made = {type(make_direction(nn.Linear(2, 2), MeZO(**each), 0)) for each in settings}
+    assert directions_made == exported(directions, "at")
+
+
+def exported(package: Any, method: str) -> set[type]:
+    found = (getattr(package, name) for name in package.__all__)
+    return {each for each in found if isinstance(each, type) and hasattr(each, method) and not is_protocol(each)}
+
+
+def is_protocol(kind: type) -> bool:
+    return bool(getattr(kind, "_is_protocol", False))
 
 
 class Quadratic(nn.Module):
@@ -58,12 +95,12 @@ def estimates(method: ZerothOrderConfig, count: int) -> tuple[Tensor, Quadratic]
 
 @pytest.mark.parametrize("queries", [1, 3])
 @pytest.mark.parametrize("direction", ["gaussian", "rademacher"])
-@pytest.mark.parametrize("estimator", ["two-point", "one-sided", "one-point", "one-point-residual"])
+@pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_estimates_have_the_gradient_as_mean_and_the_textbook_second_moment(
     estimator: Any, direction: Any, queries: int
 ) -> None:
     eps = 1e-3 if estimator in ("two-point", "one-sided") else 1.0
-    found, model = estimates(MeZO(estimator=estimator, direction=direction, eps=eps, queries=queries), 3000)
+    found, model = estimates(MeZO(estimator=estimator, direction=direction, eps=eps, queries=queries), 1800 // queries)
     gradient = model.gradient()
     error = found.std(0) / math.sqrt(len(found))
     if estimator == "one-point-residual":  # steps share a loss, so their estimates are not independent
@@ -134,17 +171,7 @@ def test_the_mean_of_n_queries_is_the_mean_of_n_single_ones() -> None:
 
 
 @pytest.mark.parametrize("direction", ["gaussian", "low-rank"])
-@pytest.mark.parametrize(
-    ("update", "moments"),
-    [
-        ("sgd", "auto"),
-        ("sign", "auto"),
-        ("momentum", "stored"),
-        ("adam", "stored"),
-        ("momentum", "replayed"),
-        ("adam", "replayed"),
-    ],
-)
+@each_update
 @torch.no_grad()
 def test_what_is_remembered_is_what_is_declared(direction: Any, update: Any, moments: Any) -> None:
     model = nn.Sequential(nn.Linear(16, 8, bias=False))
@@ -221,3 +248,144 @@ def test_updates_take_clipped_coefficients() -> None:
     assert make_update(MeZO(clip=0.5)).weighted(  # type: ignore[attr-defined]
         TwoPoint(1.0).recall([1, 2, 3], [2.0, -9.0, math.nan])
     ) == ((1, 0.25), (2, -0.25))
+
+
+class Rows:
+    """A loss over rows of tokens, in double precision, that can tell copies of its batch apart."""
+
+    can_copy = True
+
+    def __init__(self, model: Any) -> None:
+        self.model, self.passes = model, 0
+
+    def each(self, batch: Sequence[Any]) -> Tensor:
+        self.passes += 1
+        logits = self.model(input_ids=torch.stack(list(batch)), use_cache=False).logits[:, -1]
+        return nn.functional.cross_entropy(logits, torch.stack([row[0] % 2 for row in batch]), reduction="none")
+
+    def __call__(self, batch: Sequence[Any]) -> Tensor:
+        return self.each(batch).mean()
+
+    def copies(self, batch: Sequence[Any], count: int) -> Tensor:
+        return self.each(list(batch) * count).view(count, -1).mean(1)
+
+
+def tokens(count: int, seed: int = 0) -> list[Tensor]:
+    return list(torch.randint(4, 60, (count, 6), generator=torch.Generator().manual_seed(seed)))
+
+
+FORMS = [(name, False) for name in ESTIMATORS] + [(name, True) for name in NORMALISED]
+each_form = pytest.mark.parametrize(("estimator", "normalise"), FORMS)
+each_kind = pytest.mark.parametrize("direction", choices("direction"))
+
+
+@each_form
+@each_kind
+@torch.no_grad()
+def test_probes_in_one_pass_are_the_probes_one_by_one(
+    kit: Any, direction: Any, estimator: Any, normalise: bool
+) -> None:
+    """With real perturbations of a model, whatever number of points a pass holds."""
+    found, passes = [], []
+    for most in (1, 2, 3, 32):
+        model = kit.llama().double()
+        method = MeZO(direction=direction, estimator=estimator, normalise=normalise, queries=3, eps=1e-2)
+        learner = make_learner(model, Rows(model), method, 3)
+        assert isinstance(learner, ZerothOrderLearner)
+        learner.most_copies = most
+        results = [learner.step(step, [tokens(3, seed=step), tokens(2, seed=step + 9)]) for step in (1, 2)]
+        found.append([value for result in results for value in result.coefficients])
+        passes.append(learner.loss.passes)  # type: ignore[attr-defined]
+        learner.close()
+    for other in found[1:]:
+        assert other == pytest.approx(found[0], rel=1e-6, abs=1e-9)
+    assert any(abs(value) > 1e-3 for value in found[0][3:])
+    assert passes == sorted(passes, reverse=True)
+    assert passes[0] > passes[1] > passes[3]
+
+
+@each_form
+@each_kind
+@torch.no_grad()
+def test_parts_of_a_batch_are_the_batch(kit: Any, direction: Any, estimator: Any, normalise: bool) -> None:
+    batch, found = tokens(8), []
+    for parts in ([8], [4, 4], [3, 4, 1]):
+        model = kit.llama().double()
+        method = MeZO(direction=direction, estimator=estimator, normalise=normalise, queries=2, eps=1e-2, lr=1e-3)
+        learner = make_learner(model, Rows(model), method, 3)
+        assert isinstance(learner, ZerothOrderLearner)
+        results = []
+        for step in (1, 2, 3):
+            rest = list(batch)
+            pieces = [[rest.pop(0) for _ in range(size)] for size in parts]
+            results += learner.step(step, pieces).coefficients
+        learner.settle()
+        learner.close()
+        found.append((results, {name: each.data for name, each in model.named_parameters()}))
+    for coefficients, weights in found[1:]:
+        assert coefficients == pytest.approx(found[0][0], rel=1e-5, abs=1e-9)
+        torch.testing.assert_close(weights, found[0][1], rtol=1e-6, atol=1e-8)
+
+
+@each_update
+@each_kind
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@torch.no_grad()
+def test_a_saved_update_goes_on_to_the_same_bits(
+    kit: Any, direction: Any, update: Any, moments: Any, dtype: torch.dtype
+) -> None:
+    method = MeZO(
+        direction=direction,
+        update=update,
+        moments=moments,
+        window=2,
+        rank=2,
+        refresh_every=2,
+        lr=1e-2,
+        eps=1e-2,
+        weight_decay=0.1,
+        clip=1.0,
+    )
+
+    def made() -> ZerothOrderLearner:
+        model = kit.llama(dtype)
+        learner = make_learner(model, lambda batch: Rows(model)(batch).float(), method, 3)
+        assert isinstance(learner, ZerothOrderLearner)
+        return learner
+
+    def steps(learner: ZerothOrderLearner, first: int, last: int) -> None:
+        for step in range(first, last + 1):
+            learner.step(step, [tokens(3, seed=step)])
+
+    whole = made()
+    steps(whole, 1, 3)
+    state = copy.deepcopy(whole.state())  # may make moves that wait; the weights come after it
+    weights = copy.deepcopy(whole.weights())
+    steps(whole, 4, 6)
+    resumed = made()
+    resumed.load(weights, state)
+    steps(resumed, 4, 6)
+    ends = []
+    for learner in (whole, resumed):
+        learner.settle()
+        learner.close()
+        ends.append({name: each.clone() for name, each in learner.weights().items()})
+    assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
+    assert not all(torch.equal(ends[0][name], weights[name]) for name in weights)
+
+
+def test_a_random_mask_is_not_mixed_into_moments_made_again() -> None:
+    with pytest.raises(ValueError, match=r"mask: moments made again"):
+        MeZO(mask="random", update="momentum")
+    MeZO(mask="random", update="momentum", moments="stored")
+    with pytest.raises(ValueError, match=r"host_residuals: a dense"):
+        MeZO(host_residuals=True)
+
+
+def test_the_loop_of_the_paper_is_only_what_rounds_as_it_does() -> None:
+    model = nn.Linear(2, 2, dtype=torch.bfloat16)
+    for changes, plain in (({}, True), ({"precision": "auto"}, False), ({"noise": "store"}, False)):
+        method = MeZO(**{"apply": "in-place", "precision": "none", **changes})
+        learner = make_learner(model, lambda batch: model(torch.ones(1, 2)).sum(), method, 0)
+        assert isinstance(learner, PlainMeZO) == plain
+        learner.close()

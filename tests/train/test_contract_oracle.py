@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -30,6 +30,11 @@ UPDATES: dict[str, dict[str, Any]] = {
     "adam": {},
     "adam stored": {"moments": "stored"},
 }
+
+
+def test_every_choice_has_an_oracle() -> None:
+    for field, covered in (("estimator", ESTIMATORS), ("update", UPDATES)):
+        assert {name.split()[0] for name in covered} == set(get_args(MeZO.model_fields[field].annotation))
 
 
 def loss_of(model: Any) -> Any:

@@ -74,7 +74,7 @@ def estimates(model: Quadratic, make: Callable[[int], tuple[Any, Callable[[int],
 def test_the_dense_estimate_has_the_gradient_as_mean_and_the_textbook_second_moment() -> None:
     model = Quadratic()
     direction = Dense(model)
-    found = estimates(model, lambda _: (direction, direction.z), 6000)
+    found = estimates(model, lambda _: (direction, direction.z), 3000)
     gradient, d = model.gradient(), 6
     error = found.std(0) / math.sqrt(len(found))
     assert ((found.mean(0) - gradient).abs() < 4 * error).all()
@@ -97,7 +97,7 @@ def test_the_low_rank_estimate_has_the_gradient_as_mean(rank: int) -> None:
         return made[0], lambda seed: made[0].written_out(seed)["layer.weight"]
 
     made: list[LowRank] = []
-    found = estimates(model, make, 4000)
+    found = estimates(model, make, 1500)
     error = found.std(0) / math.sqrt(len(found))
     assert ((found.mean(0) - model.gradient()).abs() < 4 * error).all()
 

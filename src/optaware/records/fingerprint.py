@@ -55,7 +55,7 @@ ADDED: dict[str, dict[str, object]] = {
         "given_sha256": None,
     },
     "VariantSpec": {"retries": 0, "search": None, "rows": None},
-    "Method": {"fused": "auto"},
+    "Method": {"fused": "auto", "host_residuals": False},
     "MethodArm": {"grid": {}},
     "RunSpec": {"score_test": True},
     "StudySpec": {

@@ -60,6 +60,7 @@ def obstacle(method: ZerothOrderConfig, objective: object, device: torch.device)
         "apply": ("forward",),
         "normalise": (False,),
         "parameters": ("all",),
+        "host_residuals": (False,),
         "batching": ("auto", "on", "pairs"),
         "precision": ("auto", "residual", "stochastic", "none"),
     }

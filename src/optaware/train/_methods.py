@@ -132,13 +132,14 @@ def make_learner(model: Any, loss: Loss, method: Method, seed: int, steps: int =
 
 
 def is_paper_loop(method: ZerothOrderConfig) -> bool:
-    """Whether a config is the loop of the paper itself, which writes its perturbations to the weights."""
+    """Whether a config is the loop of the paper itself: perturbations and updates are rounded into the weights."""
     wanted: dict[str, Any] = {
         "apply": "in-place",
         "direction": "gaussian",
         "estimator": "two-point",
         "update": "sgd",
         "mask": "none",
+        "precision": "none",
     }
     wanted |= {"layers": None, "normalise": False, "clip": None, "lr_schedule": "constant", "warmup": 0}
     wanted |= {"eps_schedule": "constant", "query_schedule": "constant", "noise": "regenerate"}

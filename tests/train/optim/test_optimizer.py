@@ -238,6 +238,38 @@ def test_groups_have_their_own_step_size_and_decay(model: Any, tiny_model_dir: P
     assert shrunk == {name for name in first if ".mlp." in name}
 
 
+@pytest.mark.parametrize("method", ["fast", "mezo"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("most", [1, 2])
+def test_a_norm_may_lie_in_two_groups(method: str, dtype: torch.dtype, most: int) -> None:
+    """Its scale and its bias then belong to two directions, which both act on the one module."""
+    x, ends = torch.linspace(-1, 1, 24, dtype=dtype).view(6, 4), []
+    names = ["0.weight", "0.bias", "1.weight", "1.bias", "2.weight", "2.bias"]
+    for groups in ([names], [names[:3], names[3:]]):
+        net = nn.Sequential(nn.Linear(4, 8), nn.LayerNorm(8), nn.Linear(8, 2))
+        for index, each in enumerate(net.parameters()):
+            each.data = torch.cos(torch.arange(each.numel(), dtype=torch.float32) + index).view(each.shape)
+        net, own = net.to(dtype), dict(net.named_parameters())
+
+        class Batch:
+            most_copies = most
+
+            def __call__(self, net: Any = net) -> Tensor:
+                return net(x).float().square().mean()
+
+            def copies(self, count: int, net: Any = net) -> list[Tensor]:
+                return [each.float().square().mean() for each in net(x.repeat(count, 1)).chunk(count)]
+
+        optimizer = ZerothOrder(net, method, [{"params": [own[name] for name in group]} for group in groups], lr=1e-2)
+        for _ in range(3):
+            optimizer.estimate(Batch())
+            optimizer.step()
+        optimizer.close()
+        assert not any("forward" in module.__dict__ for module in net.modules())
+        ends.append({name: each.data for name, each in net.named_parameters()})
+    assert all(torch.equal(ends[0][name], ends[1][name]) for name in names)
+
+
 def test_the_closure_runs_without_gradients_and_without_dropout(model: Any) -> None:
     seen = []
     model.train()

@@ -216,6 +216,11 @@ class ZerothOrderConfig(MethodConfig):
         ),
     ] = "auto"
 
+    host_residuals: Annotated[
+        bool, Knob("residuals of low-rank merges in the host's memory", ("offloaded residuals",), remove=False)
+    ] = False
+    """Low-rank directions on a GPU: what merges keep beside the weights lies in the host's memory between them."""
+
     @property
     def forward_only(self) -> bool:
         """No gradients are needed."""
@@ -253,6 +258,16 @@ def _senseless(config: ZerothOrderConfig) -> list[tuple[str, str]]:
             and config.estimator == "one-sided"
             and (config.queries < 2 or config.query_schedule != "constant"),
             "the spread of one-sided losses needs two queries at every step",
+        ),
+        (
+            "host_residuals",
+            config.host_residuals and not low_rank,
+            "a dense direction needs its residuals at every step; only merges of a low-rank one are rare",
+        ),
+        (
+            "mask",
+            config.mask == "random" and remembers and config.moments != "stored",
+            "moments made again would see the mask of this step only; use moments: stored",
         ),
         ("moments", not remembers and config.moments != "auto", f"update {config.update} remembers nothing"),
         (

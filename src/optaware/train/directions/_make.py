@@ -37,6 +37,7 @@ def make_direction(model: Any, method: ZerothOrderConfig, seed: int) -> Directio
             seed=seed,
             layers=method.layers,
             precision=method.precision,
+            host_residuals=method.host_residuals,
         )
     kind = InPlace if method.apply == "in-place" else Dense
     return kind(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any, ClassVar
+from weakref import WeakKeyDictionary, ref
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +15,7 @@ from optaware.train.directions._bank import VectorBank
 from optaware.train.directions._frame import Copies
 from optaware.train.directions._sites import VectorSite
 
-__all__ = ["VectorCopy", "compute_in_fp32", "run_by_probe"]
+__all__ = ["VectorCopy", "VectorModule"]
 
 
 class VectorCopy:
@@ -71,40 +73,75 @@ class VectorCopy:
         return [self.site.module.register_forward_hook(add)]
 
 
-def run_by_probe(module: nn.Module, vectors: Sequence[VectorCopy], copies: Copies) -> Callable[[], None]:
-    """Let a module that holds vectors only work on the rows of one probe after the other; returns how to undo that."""
-    bare = module.forward
+class VectorModule:
+    """A module that holds vectors only, such as a norm, and the directions that perturb some of them.
 
-    def forward(value: Tensor, *args: Any, **options: Any) -> Any:
-        if not copies.on or copies.count == 1:
-            return bare(value, *args, **options)
-        found = []
-        for probe, part in enumerate(copies.split(value)):
-            for vector in vectors:
-                vector.use(probe)
-            found.append(bare(part, *args, **options))
-        return torch.cat(found)
+    While one of them does, the module works on the rows of one probe after the other, each with that probe's vectors
+    and in fp32: inputs and vectors that nobody perturbs are cast for the call, the output is cast back. There is one
+    such object a module, because several directions (one for each parameter group) may have a share in it.
+    """
 
-    module.forward = forward
+    _all: ClassVar[WeakKeyDictionary[nn.Module, VectorModule]] = WeakKeyDictionary()
 
-    def undo() -> None:
-        if module.__dict__.get("forward") is forward:
-            del module.__dict__["forward"]
+    def __init__(self, module: nn.Module) -> None:
+        self._module = ref(module)
+        self._bare = module.forward
+        self._shares: list[tuple[list[VectorCopy], Copies]] = []
+        module.forward = self._forward
 
-    return undo
+    @classmethod
+    def share(cls, module: nn.Module, vectors: Sequence[VectorCopy], copies: Copies) -> Callable[[], None]:
+        """Let a module compute with `vectors` while `copies.on`; returns how to undo that."""
+        if module not in cls._all:
+            cls._all[module] = cls(module)
+        own, entry = cls._all[module], (list(vectors), copies)
+        own._shares.append(entry)
+
+        def undo() -> None:
+            if entry in own._shares:
+                own._shares.remove(entry)
+            if not own._shares and cls._all.get(module) is own:
+                del cls._all[module]
+                module.__dict__.pop("forward", None)
+
+        return undo
+
+    def __deepcopy__(self, memo: object) -> VectorModule:
+        return self  # a copy of a model being probed keeps its module's forward, as it would with a plain function
+
+    def _forward(self, value: Tensor, *args: Any, **options: Any) -> Any:
+        shares = [each for each in self._shares if each[1].on]
+        if not shares:
+            return self._bare(value, *args, **options)
+        vectors = [vector for own, _ in shares for vector in own]
+        copies, dtype = shares[0][1], value.dtype
+        narrow = any(vector.stored.dtype.itemsize < 4 for vector in vectors)
+        with self._others_in_fp32(vectors) if narrow else nullcontext():
+            if narrow:
+                value, *args = (_wide(each) for each in (value, *args))  # type: ignore[assignment]
+            found = []
+            for probe, part in enumerate(copies.split(value)):
+                for vector in vectors:
+                    vector.use(probe)
+                found.append(self._bare(part, *args, **options))
+        whole = found[0] if len(found) == 1 else torch.cat(found)
+        return whole.to(dtype) if narrow else whole
+
+    @contextmanager
+    def _others_in_fp32(self, vectors: Sequence[VectorCopy]) -> Iterator[None]:
+        module = self._module()
+        assert module is not None
+        perturbed = {id(vector.site.parameter) for vector in vectors}
+        others = [each for each in module.parameters(recurse=False) if id(each) not in perturbed]
+        kept = [each.data for each in others]
+        try:
+            for each in others:
+                each.data = _wide(each.data)
+            yield
+        finally:
+            for each, data in zip(others, kept, strict=True):
+                each.data = data
 
 
-def compute_in_fp32(module: nn.Module, is_on: Callable[[], bool]) -> list[RemovableHandle]:
-    """Cast a module's floating inputs to fp32 and its output back to what its first input was, whenever `is_on()`."""
-    dtypes: list[torch.dtype] = []
-
-    def widen(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        if not is_on():
-            return None
-        dtypes[:] = [args[0].dtype]
-        return tuple(each.float() if isinstance(each, Tensor) and each.is_floating_point() else each for each in args)
-
-    def narrow(_: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-        return output.to(dtypes[0]) if is_on() else None
-
-    return [module.register_forward_pre_hook(widen), module.register_forward_hook(narrow)]
+def _wide(value: Any) -> Any:
+    return value.float() if isinstance(value, Tensor) and value.is_floating_point() else value

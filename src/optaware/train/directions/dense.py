@@ -15,7 +15,7 @@ from optaware.train.directions._bank import VectorBank, grouped
 from optaware.train.directions._frame import Copies, active_names, seen_by_row
 from optaware.train.directions._inputs import trace_modules
 from optaware.train.directions._sites import MatrixSite, find_sites
-from optaware.train.directions._vector import VectorCopy, compute_in_fp32, run_by_probe
+from optaware.train.directions._vector import VectorCopy, VectorModule
 from optaware.train.directions._weight import DenseWeight, Scratch
 from optaware.train.noise import Distribution, Mask, Remedy
 
@@ -93,9 +93,7 @@ class Dense:
         self._hooks = [hook for each in self.vectors for hook in each.attach(self._is_on)]
         for module in {id(site.module): site.module for site in vectors if site.kind == "module"}.values():
             own = [each for each in self.vectors if each.site.module is module]
-            if own[0].stored.dtype.itemsize < 4:
-                self._hooks += compute_in_fp32(module, self._is_on)
-            self._undo[f"{id(module)}"] = [run_by_probe(module, own, self._copies)]
+            self._undo[f"{id(module)}"] = [VectorModule.share(module, own, self._copies)]
         self._swapping = any(site.kind == "swap" for site in vectors)
         self._active: frozenset[str] | None = None
         self._drawn: int | None = None

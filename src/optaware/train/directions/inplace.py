@@ -34,14 +34,19 @@ class InPlace(Dense):
         ((seed, scale),) = probes
         self._flush()
         touched = [each for name, each in self.weights_of.items() if self._is_active(name)]
+        keys = [noise.noise_key(seed, each.name) for each in touched]
+        # Masks are those of the unperturbed weights; where noise is stored, z is drawn now with its mask.
+        stored = [each.z(key) if each.kept is not None else None for each, key in zip(touched, keys, strict=True)]
         kept = [each.parameter.data.abs() <= each.limit if each.limit is not None else None for each in touched]
 
         def add(amount: float) -> None:
-            for each, keep in zip(touched, kept, strict=True):
-                data, key = each.parameter.data, noise.noise_key(seed, each.name)
-                if keep is None:
+            for each, key, z, keep in zip(touched, keys, stored, kept, strict=True):
+                data = each.parameter.data
+                if z is not None:
+                    noise.move(data, None, [(key, amount)], 1.0, self._distribution, noise=lambda _, z=z: z)  # type: ignore[misc]
+                elif keep is None:
                     noise.move(data, None, [(key, amount)], 1.0, self._distribution, each.mask)
-                else:  # the mask is that of the unperturbed weights
+                else:
                     drawn = noise.fill(key, data.shape, self._distribution, device=data.device)
                     noise.add(data, None, drawn.where(keep, 0.0) * amount)
 

@@ -17,7 +17,7 @@ from optaware.train.directions._frame import Copies, active_names, seen_by_row
 from optaware.train.directions._inputs import trace
 from optaware.train.directions._matrix import MatrixFactors
 from optaware.train.directions._sites import find_sites
-from optaware.train.directions._vector import VectorCopy, compute_in_fp32, run_by_probe
+from optaware.train.directions._vector import VectorCopy, VectorModule
 
 __all__ = ["LowRank"]
 
@@ -89,13 +89,10 @@ class LowRank:
         self._parts: list[MatrixFactors | VectorCopy] = [*self.matrices, *self.vectors]
         self._by_name = {part.site.name: part for part in self._parts}
         self._hooks = [hook for part in self._parts for hook in part.attach(self._is_on)]
-        norms = {id(site.module): site for site in vectors if site.kind == "module"}
-        for site in norms.values():
-            if site.parameter.dtype.itemsize < 4:
-                self._hooks += compute_in_fp32(site.module, self._is_on)
+        norms = {id(site.module): site.module for site in vectors if site.kind == "module"}
         self._undo = [
-            run_by_probe(site.module, [each for each in self.vectors if each.site.module is site.module], self._copies)
-            for site in norms.values()
+            VectorModule.share(module, [each for each in self.vectors if each.site.module is module], self._copies)
+            for module in norms.values()
         ]
         self._batch = all(site.kind != "swap" for site in vectors) and seen_by_row(
             each.site.name for each in self._parts

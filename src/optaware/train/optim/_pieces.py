@@ -158,7 +158,11 @@ class Directions:
             yield
 
 
+_FREE = {"lr", "weight_decay", "batching", "fused", "host_residuals"}
+"""Fields that may be others when a state is taken up: step sizes, and where or how the same numbers are made."""
+
+
 def identity_of(config: ZerothOrderConfig, names: Sequence[Sequence[str]]) -> str:
-    """What must be the same for a saved state to be taken up: the method but for its step sizes, and the parameters."""
-    fields = config.model_dump(mode="json", exclude={"lr", "weight_decay"})
-    return canonical_json({"method": fields, "parameters": names})
+    """What must be the same for a saved state to be taken up: the method but for `_FREE`, and the parameters."""
+    fields = config.model_dump(mode="json", exclude=_FREE, exclude_defaults=True)  # a later release may have more
+    return canonical_json({"method": {"name": config.name, **fields}, "parameters": names})  # type: ignore[attr-defined]
