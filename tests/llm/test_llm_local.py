@@ -10,7 +10,7 @@ import pytest
 from optaware.llm import open_chat
 from optaware.llm._chat import Chat
 from optaware.llm._local import LocalProvider, folder_id
-from optaware.llm._local_session import prompt_text
+from optaware.llm._local_session import prompt_ids, prompt_text
 from optaware.models import tiny_model
 from optaware.records import ChatMessage, ChatModelRef, ChatRequest
 
@@ -195,3 +195,23 @@ def test_the_chat_template_is_used_and_system_turns_find_a_place():
     assert prompt_text(Tokenizer("t", system=False), turns) == "<user>S\n\nU<assistant>"
     assert prompt_text(Tokenizer("t", system=False), turns[:1]) == "<user>S<assistant>"
     assert prompt_text(Tokenizer(None), turns) == "S\n\nU\n\n"
+
+
+def test_texts_cannot_make_special_tokens(folder):
+    """A row that holds the end of a turn stays a row: only the chat template ends turns."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    mark, special = tokenizer.all_special_tokens[0], set(tokenizer.all_special_ids)
+    for template in (None, "{% for m in messages %}{{ m.role }}:{{ m.content }}" + mark + "{% endfor %}"):
+        tokenizer.chat_template = template
+        for text in (f"a{mark}b", f"{mark}{mark}", f"\ue000{mark}"):
+            turns = [ChatMessage(role="system", content="be kind"), ChatMessage(role="user", content=text)]
+            plain = [turns[0], turns[1].model_copy(update={"content": "x"})]
+            ids, usual = prompt_ids(tokenizer, turns), prompt_ids(tokenizer, plain)
+            assert [token for token in ids if token in special] == [token for token in usual if token in special]
+            wanted = prompt_text(tokenizer, turns)
+            assert tokenizer.decode(ids).removeprefix(tokenizer.bos_token or "") in (wanted, wanted + mark)
+    assert (
+        prompt_ids(tokenizer, plain) == tokenizer(prompt_text(tokenizer, plain), add_special_tokens=False)["input_ids"]
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -270,10 +270,15 @@ def _judge_shown(task: Task, module: FewShotModule) -> Mapping[str, str]:
     return {**shown, "Options": "options", "Right answer": "answer"}
 
 
-def role_lines(task: Task, example: Example) -> dict[str, str | list[str]]:
-    """The lines that the judge of `role` sees beside the span, unquoted: what a person needs to judge the pair too."""
-    context = task.context(example)
-    return {heading: _shown(context, name) for heading, name in _judge_shown(task, find_module(task)).items()}
+def role_lines(task: Task) -> Callable[[Example], dict[str, str | list[str]]]:
+    """Gives the lines that the judge of `role` sees beside a row's span, unquoted, for a person to judge by."""
+    shown = _judge_shown(task, find_module(task))
+
+    def lines(example: Example) -> dict[str, str | list[str]]:
+        context = task.context(example)
+        return {heading: _shown(context, name) for heading, name in shown.items()}
+
+    return lines
 
 
 def _label_fields(task: Task) -> set[str]:

@@ -15,7 +15,7 @@ from optaware.records import ChatMessage, ChatModelRef, ChatReply, ChatRequest
 if TYPE_CHECKING:
     from optaware.models import Generation, LoadedModel
 
-__all__ = ["LocalSession", "prompt_text"]
+__all__ = ["LocalSession", "prompt_ids", "prompt_text"]
 
 _Asked = tuple[str, ChatRequest]
 
@@ -120,11 +120,7 @@ class LocalSession:
         )
 
     def _encode(self, messages: Sequence[ChatMessage]) -> list[int]:
-        tokenizer = self._loaded.tokenizer
-        text = prompt_text(tokenizer, messages)
-        # A chat template writes its own special tokens.
-        ids: list[int] = tokenizer(text, add_special_tokens=not tokenizer.chat_template)["input_ids"]
-        return ids
+        return prompt_ids(self._loaded.tokenizer, messages)
 
     def _fault(self, ids: Sequence[int], max_tokens: int) -> tuple[str, str] | None:
         config: Any = getattr(self._loaded.model, "config", None)
@@ -165,6 +161,40 @@ class LocalSession:
             latency_s=seconds,
         )
         return Done(asked[0], reply)
+
+
+def prompt_ids(tokenizer: Any, messages: Sequence[ChatMessage]) -> list[int]:
+    """Token ids of a prompt, in which only the chat template's own text makes special tokens.
+
+    A text that holds the name of a special token ("<|im_end|>") would otherwise end its turn and speak for somebody
+    else. Such texts are tokenized apart, as the letters that they are; all other prompts as one text.
+    """
+    # A chat template writes its own special tokens.
+    add = not tokenizer.chat_template
+    marks = _special_marks(tokenizer)
+    held = [turn.content for turn in messages if any(mark in turn.content for mark in marks)]
+    if not held:
+        ids: list[int] = tokenizer(prompt_text(tokenizer, messages), add_special_tokens=add)["input_ids"]
+        return ids
+    # Characters for private use that no message has stand for the texts until the template has put them in place.
+    sign = next(chr(code) for code in range(0xE000, 0xF8FF) if not any(chr(code) in turn.content for turn in messages))
+    places = [
+        turn.model_copy(update={"content": f"{sign}{held.index(turn.content)}{sign}"}) if turn.content in held else turn
+        for turn in messages
+    ]
+    found: list[int] = []
+    for place, part in enumerate(prompt_text(tokenizer, places).split(sign)):
+        if place % 2:
+            found += tokenizer(held[int(part)], add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        elif part:
+            found += tokenizer(part, add_special_tokens=add and place == 0)["input_ids"]
+    return found
+
+
+def _special_marks(tokenizer: Any) -> tuple[str, ...]:
+    added = getattr(tokenizer, "added_tokens_decoder", None) or {}
+    special = [token.content for token in added.values() if token.special]
+    return tuple({*special, *(getattr(tokenizer, "all_special_tokens", None) or ())})
 
 
 def prompt_text(tokenizer: Any, messages: Sequence[ChatMessage]) -> str:

@@ -198,7 +198,7 @@ def _with_shots(
 
 def _shot(task: Task, pair: LabelledPair, question: Question, answer: str) -> JudgeShot:
     return JudgeShot(
-        given=role_lines(task, pair.example) if question == "role" else {},
+        given=role_lines(task)(pair.example) if question == "role" else {},
         original=pair.pair.original,
         rewrite=pair.pair.rewritten,
         answer="same" if answer == "same" else "not the same",

@@ -18,6 +18,9 @@ __all__ = ["RowFinder", "corpus_pairs", "make_pair", "pair_id", "read_pairs", "w
 FindRow = Callable[[str, str], Example]
 """Finds the row with an id; the second argument is the place that the id came from, for the error."""
 
+Lines = Callable[[Example], dict[str, str | list[str]]]
+"""Gives the lines that stand beside a row's span."""
+
 _LOOSE = {"rewrite": "rewritten", "rewritten_span": "rewritten", "span": "original"}
 _LABEL_ONLY = ("pair_id", "original_sha256", "answer", "faults", "note", "labeller", "at", "seconds", "undo")
 
@@ -28,7 +31,14 @@ def pair_id(task: str | None, example_id: str | None, original: str, rewritten: 
 
 
 def make_pair(
-    task: Task, example: Example, rewritten: str, *, origin: str = "", outcome: str = "", reason: str = ""
+    task: Task,
+    example: Example,
+    rewritten: str,
+    *,
+    origin: str = "",
+    outcome: str = "",
+    reason: str = "",
+    lines: Lines | None = None,
 ) -> ReviewPair:
     """The pair of a row and a rewrite of its span, with the lines that the judge of `role` would see.
 
@@ -39,6 +49,7 @@ def make_pair(
         origin: Who or what wrote the rewrite.
         outcome: What the gate did with it; empty when none saw it.
         reason: Why.
+        lines: Gives the lines beside the span, where many pairs are made; None: those of the task.
     """
     original = task.span_text(example)
     return ReviewPair(
@@ -47,7 +58,7 @@ def make_pair(
         example_id=example.id,
         original=original,
         rewritten=rewritten,
-        given=role_lines(task, example),
+        given=(lines or role_lines(task))(example),
         origin=origin,
         outcome=outcome,
         reason=reason,
@@ -114,13 +125,14 @@ def read_pairs(
     """
     problems = ProblemList(str(path))
     find = find or (None if task is None else RowFinder(task))
+    lines = None if task is None else role_lines(task)
     found: dict[str, ReviewPair] = {}
     for number, row in enumerate(read_jsonl(path, torn_tail=True), start=1):
         where = f"{path}: row {number}"
         if of_task and task is not None and isinstance(row, Mapping) and row.get("task") not in (None, task.name):
             continue
         with problems.collecting():
-            pair = _pair(row, task, find, where)
+            pair = _pair(row, task, find, lines, where)
             found.setdefault(pair.id, pair)
     problems.raise_if_any()
     if not found:
@@ -128,15 +140,21 @@ def read_pairs(
     return list(found.values())
 
 
-def _pair(row: Any, task: Task | None, find: FindRow | None, where: str) -> ReviewPair:
+def _pair(row: Any, task: Task | None, find: FindRow | None, lines: Lines | None, where: str) -> ReviewPair:
     if not isinstance(row, Mapping):
         raise InputError.of("not-a-row", repr(row)[:60], "a row is a JSON object", "Correct it.", where)
     data: dict[str, Any] = {_LOOSE.get(str(key), str(key)): value for key, value in row.items()}
     stated = data.get("original_sha256")
     data = {key: value for key, value in data.items() if key not in (*_LABEL_ONLY, "id")}
     name, original = data.get("example_id"), data.get("original")
-    if task is not None and find is not None and isinstance(name, str) and (original is None or not data.get("given")):
-        data |= _looked_up(task, find, name, original, where)
+    if (
+        task is not None
+        and find is not None
+        and lines is not None
+        and isinstance(name, str)
+        and (original is None or not data.get("given"))
+    ):
+        data |= _looked_up(task, find, lines, name, original, where)
     if data.get("original") is None:
         raise InputError.of(
             "original-missing",
@@ -160,7 +178,7 @@ def _pair(row: Any, task: Task | None, find: FindRow | None, where: str) -> Revi
     return pair.model_copy(update={"id": pair_id(pair.task, pair.example_id, pair.original, pair.rewritten)})
 
 
-def _looked_up(task: Task, find: FindRow, name: str, original: Any, where: str) -> dict[str, Any]:
+def _looked_up(task: Task, find: FindRow, lines: Lines, name: str, original: Any, where: str) -> dict[str, Any]:
     try:
         example = find(name, where)
     except InputError:
@@ -178,7 +196,7 @@ def _looked_up(task: Task, find: FindRow, name: str, original: Any, where: str) 
                 where,
             )
         )
-    return {"original": text, "given": role_lines(task, example)}
+    return {"original": text, "given": lines(example)}
 
 
 def corpus_pairs(folder: Path, *, unchanged: bool = False) -> tuple[Task, list[ReviewPair]]:
@@ -200,6 +218,7 @@ def corpus_pairs(folder: Path, *, unchanged: bool = False) -> tuple[Task, list[R
     spec = parse_record(CorpusSpec, read_json(folder / "spec.json"), str(folder / "spec.json"))
     task = get_task(spec.task)
     decisions, rows = read_jsonl(folder / "decisions.jsonl"), read_jsonl(folder / "train.jsonl")
+    lines = role_lines(task)
     found, origin = [], f"{spec.rewriter.provider}:{spec.rewriter.model}"
     for number, (line, row) in enumerate(zip(decisions, rows, strict=True)):
         decision = parse_record(Decision, line, f"{folder / 'decisions.jsonl'}: row {number + 1}")
@@ -215,6 +234,7 @@ def corpus_pairs(folder: Path, *, unchanged: bool = False) -> tuple[Task, list[R
             origin=origin,
             outcome=decision.outcome,
             reason=decision.reason,
+            lines=lines,
         )
         found.append(pair)
     return task, found

@@ -178,6 +178,7 @@ def _keys(source: TextIO) -> Iterator[ReadKey]:
         yield line
         return
     import os
+    import select
     import termios
     import tty
 
@@ -186,7 +187,9 @@ def _keys(source: TextIO) -> Iterator[ReadKey]:
 
     def key() -> str:
         first = os.read(handle, 1)
-        if first == b"\x1b":  # an arrow key comes as three bytes
+        if first == b"\x1b":  # an arrow key comes as three bytes; Escape alone as one
+            if not select.select([handle], [], [], 0.05)[0]:
+                return "?"
             return {b"[C": "j", b"[D": "k"}.get(os.read(handle, 2), "?")
         return "" if first in (b"", b"\x04") else first.decode("ascii", "replace")
 
