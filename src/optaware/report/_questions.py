@@ -67,8 +67,7 @@ def _first(
     control = [item for item in between if item.contrast.method in forward]
     if control:
         sentences.append(
-            "Between the rewritten versions themselves, where a plain paraphrase is the control: "
-            f"{_counted(control)}."
+            f"Between the rewritten versions themselves, where a plain paraphrase is the control: {_counted(control)}."
         )
     elif len(variants) == 1:
         sentences.append(
