@@ -46,14 +46,14 @@ def results(store: Path) -> dict[str, Any]:
 
 
 SCALES = [
-    ("gradient_harmonization_plan", "small", 300 * 6, 15),
-    ("gradient_harmonization_plan", "gpu-conflict", 2000 * 6, 15),
-    ("seeded_lora_plan", "smoke", 3 * (6 + (3 + 1) * 6), 5),
-    ("seeded_lora_plan", "small", 3 * (10 + (3 + 1) * 10), 16),
-    ("seeded_lora_plan", "gpu", 3 * (40 + (8 + 2) * 40), 18),
-    ("prompt_tuning_plan", "small", 3 * 20, 13),
-    ("prompt_tuning_plan", "gpu", 3 * 150, 15),
-    ("prompt_tuning_plan", "live", 3 * 150, 15),
+    ("gradient_harmonization_plan", "small", 300 * 6, 21),
+    ("gradient_harmonization_plan", "gpu-conflict", 2000 * 6, 21),
+    ("seeded_lora_plan", "smoke", 3 * (6 + (3 + 1) * 6), 8),
+    ("seeded_lora_plan", "small", 3 * (10 + (3 + 1) * 10), 25),
+    ("seeded_lora_plan", "gpu", 3 * (40 + (8 + 2) * 40), 27),
+    ("prompt_tuning_plan", "small", 3 * 20, 22),
+    ("prompt_tuning_plan", "gpu", 3 * 150, 24),
+    ("prompt_tuning_plan", "live", 3 * 150, 24),
 ]
 
 
@@ -92,6 +92,7 @@ def test_the_plan_of_gradient_harmonization_runs_whole(tmp_path: Path) -> None:
         data={"kind": "episodes", "source": str(tmp_path / "own.npz"), "test_shots": [1, 2], **sizes},
         schedule={"steps": 2, "batch_size": 2, "eval_every": 2},
         primary="2-way-1-shot accuracy",
+        seeds=[0],
     )
     store = tmp_path / "store"
     command = ["plan", "run", "--study", str(study), "--executor", "in-process", "--store", str(store)]
@@ -99,7 +100,7 @@ def test_the_plan_of_gradient_harmonization_runs_whole(tmp_path: Path) -> None:
     text = json.dumps(results(store))
     for metric in ("2-way-1-shot accuracy", "2-way-2-shot accuracy", "GCI"):
         assert metric in text
-    assert len(list((store / "runs").glob("*/DONE"))) == 4 * 2
+    assert len(list((store / "runs").glob("*/DONE"))) == 6
 
 
 def test_the_plan_of_seeded_lora_runs_whole(tmp_path: Path, data_dir: Path, tiny_model_dir: Path) -> None:
@@ -117,6 +118,7 @@ def test_the_plan_of_seeded_lora_runs_whole(tmp_path: Path, data_dir: Path, tiny
         },
         baseline={"seed_steps": 2, "lr": 1e-2, "rank": 2, "ineffective": 1, "weight_steps": 2},
         schedule={"steps": 2, "batch_size": 4, "max_length": 48},
+        seeds=[0],
     )
     store = tmp_path / "store"
     command = ["plan", "run", "--study", str(study), "--executor", "in-process", "--store", str(store)]
@@ -124,8 +126,9 @@ def test_the_plan_of_seeded_lora_runs_whole(tmp_path: Path, data_dir: Path, tiny
     text = json.dumps(results(store))
     for metric in ("zero-shot accuracy", "mean task accuracy", "interference", "robustness"):
         assert metric in text
-    # A seed adapter, two experts and an ineffective one for three fractions; merging trains nothing more.
-    assert len(list((store / "experts").iterdir())) == 4 * 2 * 3
+    # A seed adapter, two experts and an ineffective one for three fractions; the last three unseeded; one for all.
+    # Merging, and the seed alone, train nothing more.
+    assert len(list((store / "experts").iterdir())) == 3 * 4 + 3 + 1
 
 
 def test_the_plan_of_prompt_tuning_runs_whole(tmp_path: Path, data_dir: Path, tiny_model_dir: Path) -> None:
@@ -163,7 +166,7 @@ def test_the_plan_of_prompt_tuning_runs_whole(tmp_path: Path, data_dir: Path, ti
     command = ["plan", "run", "--study", str(study), "--executor", "in-process", "--store", str(store)]
     assert invoke([*command, "--data-dir", str(data_dir)]) == 0
     assert '"loss"' in json.dumps(results(store))
-    assert len(list((store / "runs").glob("*/DONE"))) == 4 * 2
+    assert len(list((store / "runs").glob("*/DONE"))) == 7 * 2
 
 
 @pytest.mark.parametrize(
