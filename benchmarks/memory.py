@@ -7,8 +7,9 @@
 - `adamw`, `lora`: first-order training, for comparison.
 
 The peak is that of the steps alone, from a loaded model on: on CUDA what the allocator had handed out at most
-(`peak_memory_bytes`) and what it still had from the device at the end, graphs' pools included
-(`reserved_memory_bytes`); on CPU the largest resident size, each variant in a process of its own.
+(`peak_memory_bytes`), what it had taken from the device at most (`reserved_memory_bytes`: whole segments, pools of
+graphs included) and what stays taken between steps (`kept_memory_bytes`); on CPU the largest resident size, each
+variant in a process of its own.
 
     python benchmarks/memory.py --shape llama-1b --device cuda
     python benchmarks/memory.py --shape smollm2-135m --device cpu
@@ -64,9 +65,9 @@ def one(variant: str, shape: str, device: str, batch: int, length: int, steps: i
         step.run(number)
     found = {"weights_bytes": weights, "peak_memory_bytes": _peak(device) - before, "engine": step.engine}
     if device != "cpu":
+        found["reserved_memory_bytes"] = torch.cuda.max_memory_reserved() - before
         empty()
-        found["reserved_memory_bytes"] = torch.cuda.memory_reserved() - before
-        found["held_memory_bytes"] = torch.cuda.memory_allocated() - before
+        found["kept_memory_bytes"] = torch.cuda.memory_reserved() - before
     if step.learner is not None:
         step.learner.close()
     return found
@@ -141,8 +142,9 @@ def _write(table: list[dict[str, Any]], options: argparse.Namespace) -> None:
         settings={"rank": 8, "refresh_every": 10, "options": 2, "steps": options.steps},
         notes=[
             "peak_memory_bytes is the peak of the steps with the weights, from a loaded model on, the check of the "
-            "fused step included; reserved_memory_bytes is what the allocator holds after the steps, pools of graphs "
-            "included. On CPU both hold the interpreter and the libraries too.",
+            "fused step included; reserved_memory_bytes is the most that the allocator took from the device for it, "
+            "kept_memory_bytes what it keeps between steps (pools of graphs; of the others, the weights). On CPU the "
+            "peak holds the interpreter and the libraries too.",
             "Ratios are to plain inference of the same batch, one row per example, logits at the option tokens only.",
         ],
     )

@@ -10,7 +10,9 @@ from torch import Tensor
 
 __all__ = ["text_digest", "weights_digest"]
 
-_CHUNK = 1 << 24
+_CHUNK = 1 << 20
+"""Numbers taken at a time: their integers, places and factors are 8 MB each while they are made."""
+
 _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 

@@ -75,22 +75,30 @@ class Batch:
 
 
 def shape_of(examples: Sequence[EncodedExample], objective: Literal["options", "language-model"]) -> Shape:
-    """The shape of a batch; lengths go in steps of an eighth of the next power of two, at least 16."""
+    """The shape of a batch, rounded up so that few shapes serve a data set.
+
+    Lengths go in steps of an eighth of the next power of two, at least 16; kept positions in eights and tokens of an
+    option in fours, unless all options have one token.
+    """
     chosen = [_options(example, objective) for example in examples]
     tails = [sum(len(option) - 1 for option in options) for options in chosen]
     longest = max(len(example.prompt_ids) + tail for example, tail in zip(examples, tails, strict=True))
-    step = max(16, 1 << max(0, math.ceil(math.log2(longest)) - 3))
+    length = _up(longest, max(16, 1 << max(0, math.ceil(math.log2(longest)) - 3)))
     tokens = max(len(option) for options in chosen for option in options)
     contrast = objective == "options"
     return Shape(
         rows=len(examples),
-        length=-(-longest // step) * step,
-        keep=1 + max(tails),
+        length=length,
+        keep=1 if tokens == 1 else min(length, _up(1 + max(tails), 8)),
         options=max(map(len, chosen)),
-        tokens=tokens,
+        tokens=1 if tokens == 1 else _up(tokens, 4),
         contrast=contrast,
         normalise=not (contrast and tokens == 1),
     )
+
+
+def _up(value: int, step: int) -> int:
+    return -(-value // step) * step
 
 
 def _options(example: EncodedExample, objective: str) -> tuple[tuple[int, ...], ...]:
