@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
-from optaware.cli import _data_calibrate, _data_review
+from optaware.cli import _data_calibrate, _data_review, _data_template
 from optaware.cli._options import AsJson, DataDir, ProtocolName, StoreDir, data_dir, print_json, store_at
 
 __all__ = ["app"]
@@ -14,6 +14,7 @@ app = App(name="data", help="Rewrite, judge, gate and review training data.")
 app.command(_data_calibrate.calibrate)
 app.command(_data_review.review)
 app.command(_data_review.agreement)
+app.command(_data_template.app)
 
 
 @app.command

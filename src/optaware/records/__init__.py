@@ -13,6 +13,14 @@ from optaware.records.binding import (
     Unbound,
 )
 from optaware.records.chat import ChatMessage, ChatModelRef, ChatReply, ChatRequest, Usage
+from optaware.records.design import (
+    DesignLimits,
+    DesignSpec,
+    Exchange,
+    TemplateCard,
+    TemplatePhase,
+    TemplateTrial,
+)
 from optaware.records.episodes import Episodes
 from optaware.records.evidence import (
     CorpusEvidence,
@@ -121,12 +129,15 @@ __all__ = [
     "DataSource",
     "DatasetCard",
     "Decision",
+    "DesignLimits",
+    "DesignSpec",
     "Diagnostic",
     "Drift",
     "EncodingDamage",
     "Episodes",
     "EvalRecord",
     "Example",
+    "Exchange",
     "FOFull",
     "FOLoRA",
     "Fast",
@@ -195,6 +206,9 @@ __all__ = [
     "StepRecord",
     "StudySpec",
     "TaskMixture",
+    "TemplateCard",
+    "TemplatePhase",
+    "TemplateTrial",
     "Unbound",
     "Usage",
     "VariantSpec",

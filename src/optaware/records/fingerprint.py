@@ -25,6 +25,10 @@ LEFT_OUT: dict[str, dict[str, str]] = {
         "arm": "a name for people; the command says what is run",
         "timeout_s": "a run that is ended has no result",
     },
+    "DesignSpec": {
+        "paper": "a path; the content is hashed beside it",
+        "max_calls": "where a build stops and goes on does not change it",
+    },
     "PlanRunSpec": {
         "workers": "how many runs go on at once does not change any of them",
         "timeout_s": "a run that is ended has no result",
