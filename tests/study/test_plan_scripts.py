@@ -106,6 +106,7 @@ def test_a_baseline_that_always_fails_stops_the_plan(tmp_path, optaware):
     ended = optaware("plan", "run", binding, "--store", tmp_path / "store", "--seeds", 2)
     assert ended.returncode == 1
     assert "every run of the baseline failed" in ended.stderr
+    assert "No result yet: Rate. 6 of 6 runs have no result." in ended.stdout
     assert not list((tmp_path / "store").glob("scripts/*0.2*/status.json"))
 
 
@@ -162,6 +163,13 @@ def test_everything_wrong_with_manifest_and_binding_is_told_at_once(tmp_path):
         make_plan_graph(request, Store(tmp_path / "store"))
     codes = {problem.code for problem in caught.value.problems}
     assert codes == {"command-program", "primary-unknown", "seed-missing", "component-unknown", "component-value"}
+
+
+def test_a_script_that_is_not_there_is_told_before_anything_runs(tmp_path):
+    binding = _write(tmp_path, command=[sys.executable, "scrpt.py", "{flags}"])
+    with pytest.raises(InputError, match="command-file") as caught:
+        make_plan_graph(load_plan_request(binding), Store(tmp_path / "store"))
+    assert "scrpt.py" in str(caught.value)
 
 
 def test_values_reach_the_script_as_single_words(tmp_path):

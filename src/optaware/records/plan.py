@@ -6,6 +6,7 @@ import ast
 import math
 import re
 import warnings
+from functools import lru_cache
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import FailFast, Field, model_validator
@@ -99,8 +100,12 @@ def _pairs(text: str) -> dict[str, Any] | None:
     return found or None
 
 
+@lru_cache(maxsize=64)
 def read_literal(text: str) -> list[Any] | dict[str, Any] | None:
-    """A Python list or dict literal as a JSON value; None when it is not one, or is longer or deeper than allowed."""
+    """A Python list or dict literal as a JSON value; None when it is not one, or is longer or deeper than allowed.
+
+    The last ones are kept, because a value is read again whenever it is checked; whoever gets one must not change it.
+    """
     if len(text) > LITERAL_CHARS or _depth(text) > LITERAL_DEPTH:
         return None
     try:

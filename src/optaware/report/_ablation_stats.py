@@ -15,7 +15,7 @@ from optaware.stats import holm, mcnemar, mean_interval, paired_bootstrap, sign_
 __all__ = ["LEVEL", "Effect", "NoiseFloor", "Verdict", "correct_together", "effect", "noise_floor", "paired", "verdict"]
 
 LEVEL = 0.95
-Verdict = Literal["matters", "does not matter", "inconclusive"]
+Verdict = Literal["matters", "does not matter", "inconclusive", "no result"]
 
 
 @dataclass(frozen=True)
@@ -159,9 +159,12 @@ def verdict(item: Effect, floor: NoiseFloor, smallest: float | None) -> Verdict:
       2.5 % on each side, stricter than the usual 5 %), with at least two seeds.
     - `matters`: the interval leaves out zero, the corrected p-value is below 0.05, the difference is larger than the
       noise floor, and there are at least two seeds.
+    - `no result`: nothing could be paired.
     - `inconclusive`: everything else.
     """
     d = item.difference
+    if not item.seeds:
+        return "no result"
     if d is None or len(item.seeds) < 2:
         return "inconclusive"
     if smallest is not None and item.p_value is not None and -smallest < d.low and d.high < smallest:

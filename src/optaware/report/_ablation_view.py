@@ -247,6 +247,8 @@ def _table(
         overall = "matters"
     elif verdicts and set(verdicts) == {"does not matter"} and not entry.left_out:
         overall = "does not matter"
+    elif set(verdicts) <= {"no result"}:
+        overall = "no result"
     there = {column.key for column in columns}
     unmeasured = tuple(
         metric.text
@@ -332,7 +334,7 @@ def _said(arms: Sequence[ArmView], overall: Verdict, planned: PlannedRuns) -> st
 
 
 def _headline(tables: Sequence[TableView], runs: Sequence[tuple[str, AblationRun]]) -> str:
-    groups: dict[str, list[str]] = {"matters": [], "does not matter": [], "inconclusive": []}
+    groups: dict[str, list[str]] = {"matters": [], "does not matter": [], "inconclusive": [], "no result": []}
     for table in tables:
         groups[table.verdict].append(table.ablation.name)
     parts = []
@@ -342,6 +344,8 @@ def _headline(tables: Sequence[TableView], runs: Sequence[tuple[str, AblationRun
         parts.append(f"Does not matter: {', '.join(groups['does not matter'])}.")
     if groups["inconclusive"]:
         parts.append(f"Inconclusive at this size: {', '.join(groups['inconclusive'])}.")
+    if groups["no result"]:
+        parts.append(f"No result yet: {', '.join(groups['no result'])}.")
     left = sum(not run.counts for _, run in runs)
     if left:
         parts.append(f"{left} of {len(runs)} runs have no result.")

@@ -16,6 +16,7 @@ __all__ = ["script_arms"]
 
 _FLAGS = "{flags}"
 _HASHED_BYTES = 64 << 20
+_SCRIPTS = frozenset([".py", ".sh", ".R", ".jl"])
 
 
 @dataclass
@@ -166,6 +167,10 @@ def _check_command(command: tuple[str, ...], cwd: Path, problems: ProblemList) -
     there = (cwd / program).is_file() if "/" in program else shutil.which(program) is not None
     if not there:
         problems.add("command-program", program, "there is no such program", "Correct the command.")
+    script = next((word for word in command[1:] if not word.startswith("-")), "")
+    plain = len(command) > 1 and command[1] == script  # no `-m` or `-c` before it
+    if there and plain and Path(script).suffix in _SCRIPTS and not (cwd / script).is_file():
+        problems.add("command-file", script, f"there is no such file in {cwd}", "Correct the command.")
     if odd := [word for word in command if _FLAGS in word and word != _FLAGS]:
         problems.add("command-flags", odd[0], "{flags} must stand as a word of its own", "Put spaces around it.")
 
