@@ -76,6 +76,16 @@ def test_label_calibrate_rewrite(place, monkeypatch, capsys):
     assert invoke(["data", "review", "one", "--terminal", "--labeller", "ann", "--outcome", "rejected"]) == 0
     assert "0 of 1 done" in capsys.readouterr().out
 
+    monkeypatch.setattr("sys.stdin", io.StringIO("m\n" + "s\n" * 5 + "q\n"))
+    assert invoke(["data", "review", "one", "--terminal", "--labeller", "ann"]) == 0
+    assert invoke(["data", "review", "one", "--approved", "approved.jsonl"]) == 0
+    assert "6 rows, 5 with an approved rewrite" in capsys.readouterr().out
+    texts = [row["premise"] for row in read_jsonl(place / "approved.jsonl")]
+    assert texts[:2] == ["Person 0 closed the shop.", "Person 1 shut the shop."]
+    with pytest.raises(InputError) as error:
+        invoke(["data", "review", "pairs.jsonl", "--task", "copa", "--approved", "approved.jsonl"])
+    assert error.value.code == "approved-source"
+
 
 def test_a_judge_that_fails_leaves_with_1_and_bad_options_with_all_faults(place, monkeypatch, capsys):
     label(monkeypatch, "ann", ["m", "s"] * 12)  # the other way round than the judge says

@@ -188,3 +188,20 @@ def test_a_foreign_page_with_the_token_cannot_label(browser, open_review, tmp_pa
         context.close()
     assert done[0] == "refused"
     assert not read_labels(tmp_path / "labels.jsonl")
+
+
+def test_when_the_command_has_ended_the_page_says_so_and_loses_nothing(browser, open_review, tmp_path):
+    review = open_review()
+    with serving(review) as server:
+        context = browser.new_context()
+        page = context.new_page()
+        page.goto(server.url)
+        page.wait_for_selector("body[data-ready]")
+        press(page, "s")
+    page.keyboard.press("s")
+    page.wait_for_selector("#message.bad")
+    assert "has ended" in page.text_content("#message")
+    assert place(page).startswith("2 of 3")
+    assert page.text_content("#mark") == "open"
+    context.close()
+    assert len(read_labels(tmp_path / "labels.jsonl")) == 1
