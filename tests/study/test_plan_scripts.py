@@ -12,7 +12,7 @@ import yaml
 from optaware.errors import InputError
 from optaware.records import ManifestMetric
 from optaware.store import Store
-from optaware.study import load_plan_request, make_plan_graph
+from optaware.study import ScriptFolder, load_plan_request, make_plan_graph, script_one
 from optaware.study._plan_export import without_paths
 from optaware.study._script_metrics import collect_metrics
 
@@ -81,6 +81,17 @@ def test_the_shipped_example_runs_whole(tmp_path, optaware):
     again = optaware(*arguments, "--json")
     assert again.returncode == 0, again.stderr
     assert {path: path.stat().st_mtime_ns for path in store.glob("scripts/*/result.json")} == before
+
+
+def test_the_example_with_the_trainer_of_transformers_runs(tmp_path, tiny_model_dir, monkeypatch):
+    monkeypatch.setenv("MODEL", str(tiny_model_dir))
+    folder = EXAMPLE / "transformers"
+    command = [sys.executable, str(folder / "train.py"), "{flags}"]
+    options = {"command": command, "primary": "loss", "seeds": [0], "noise_seeds": []}
+    graph = make_plan_graph(load_plan_request(folder / "binding.yaml", options=options), Store(tmp_path))
+    assert [run.command[-1] for run, _ in graph.scripts] == ["0"] * 3
+    result = script_one(graph.scripts[0][0], ScriptFolder(tmp_path / "run"))
+    assert 0 < result.metrics["loss"] < 20
 
 
 def test_an_arm_that_fails_is_recorded_and_run_again(tmp_path, optaware):
