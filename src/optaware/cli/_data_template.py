@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -112,7 +113,7 @@ def build(
     spec = work.spec(name, str(paper), card.sha256, None)
     if dry_run:
         return work.tell(spec, name)
-    return work.finish(work.designer(spec, name).build(card, until=until), name, json)
+    return work.finish(lambda designer: designer.build(card, until=until), spec, name, json)
 
 
 @app.command
@@ -162,7 +163,7 @@ def transfer(
     if dry_run:
         return work.tell(spec, name)
     foreign = foreign_words(get_task(source), work.task) if source else frozenset()
-    return work.finish(work.designer(spec, name).transfer(document, foreign), name, json)
+    return work.finish(lambda designer: designer.transfer(document, foreign), spec, name, json)
 
 
 def _origin(path: Path) -> tuple[str, str | None]:
@@ -247,15 +248,15 @@ class _Work:
         print(f"{self.folder(optimizer)}: at most {calls_at_most(spec)} requests, {len(self.rows)} rows to draw on.")
         return 0
 
-    def designer(self, spec: Any, optimizer: str) -> Any:
+    def designer(self, spec: Any, optimizer: str, should_stop: Callable[[], bool]) -> Any:
         """Opens the chat models; a model that plays two parts is opened once."""
         from optaware.data.design import Designer
         from optaware.llm import open_chat
 
         chats: dict[str, Any] = {}
         for ref in (self.writer, self.rewriter, self.judge):
-            key = ref.model_dump_json()
-            chats.setdefault(key, open_chat(ref, cache=self.store.chat_cache()) if key not in chats else None)
+            if (key := ref.model_dump_json()) not in chats:
+                chats[key] = open_chat(ref, cache=self.store.chat_cache())
         return Designer(
             spec,
             self.task,
@@ -265,12 +266,16 @@ class _Work:
             judge=chats[self.judge.model_dump_json()],
             folder=self.folder(optimizer),
             source=self.source,
-            on_step=_Teller(),
+            on_step=_Teller(should_stop),
         )
 
-    def finish(self, card: TemplateCard | None, optimizer: str, json: bool) -> int:
-        """Print what came out."""
+    def finish(self, made: Callable[[Any], TemplateCard | None], spec: Any, optimizer: str, json: bool) -> int:
+        """Make the template, print what came out."""
+        from optaware.study import stop_requests
+
         folder = self.folder(optimizer)
+        with stop_requests() as should_stop:
+            card = made(self.designer(spec, optimizer, should_stop))
         if card is None:
             print(f"{folder}: the phases asked for are done; the same command without --until goes on.")
             return 0
@@ -284,11 +289,16 @@ class _Work:
 class _Teller:
     """Prints steps to standard error, progress within a step every ten seconds; a stop request ends it in order."""
 
-    def __init__(self) -> None:
+    def __init__(self, should_stop: Callable[[], bool]) -> None:
+        self._should_stop = should_stop
         self._last = ""
         self._at = 0.0
 
     def __call__(self, line: str) -> None:
+        from optaware.errors import StoppedBySignal
+
+        if self._should_stop():
+            raise StoppedBySignal.of("stopped", line, "a stop was asked for", "The same command goes on from here.")
         what, _, count = line.rpartition(" ")
         now = time.monotonic()
         counted = "/" in count and count.replace("/", "").isdigit()

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +13,8 @@ from designing import FACTS, GUARD, REF, RULES, SOURCE, WHAT, WHO, Bench, Writer
 
 from optaware.data import make_corpus_spec, preview, prompt_ids
 from optaware.data.design import find_template, list_templates, parse_template
+from optaware.data.design._material import cut
+from optaware.data.design._replies import general, read_lines
 from optaware.data.review import LabelsFile, corpus_pairs
 from optaware.errors import BudgetExhausted, EndpointError, InputError, ModelError, StoppedBySignal
 from optaware.llm import load_template, scripted_chat
@@ -359,3 +364,66 @@ def test_source_is_told(make_bench: Callable[..., Bench]) -> None:
     bench.build(Writer())
     trial = next((bench.folder / "final").glob("trial-*"))
     assert json.loads((trial / "card.json").read_text())["source"]["location"] == SOURCE.location
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from designing import Bench, Writer, copa_rows
+from optaware.llm import scripted_chat
+from optaware.paper import read_paper
+from optaware.tasks import get_task
+
+folder, after = Path(sys.argv[1]), int(sys.argv[2])
+writer, task = Writer(), get_task("copa")
+
+def answer(request):
+    if len(writer.asked) == after:
+        os.kill(os.getpid(), 9)
+    return writer(request)
+
+bench = Bench(task, copa_rows(task, 12), read_paper(folder / "zig.md"), folder / "build", folder / "cache")
+bench.build(scripted_chat(answer, cache=folder / "cache"))
+"""
+
+
+def test_a_killed_process_leaves_a_build_that_goes_on(bench: Bench, tmp_path: Path) -> None:
+    helpers = Path(__file__).parents[2] / "helpers"
+    paths = os.pathsep.join([str(helpers), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, str(tmp_path), "17"], env={**os.environ, "PYTHONPATH": paths}, check=False
+    )
+    assert done.returncode == -9
+    assert not (bench.folder / "card.json").exists()
+    whole, rest = Writer(), Writer()
+    card = bench.build(scripted_chat(rest, cache=bench.cache))
+    assert (
+        card.template_id
+        == bench.build(scripted_chat(whole, cache=tmp_path / "other"), folder=tmp_path / "whole").template_id
+    )
+    assert len(rest.asked) == len(whole.asked) - 17
+
+
+def test_a_point_that_begins_with_it_names_the_optimizer(bench: Bench) -> None:
+    said = "- It compares the two losses of a training text at each step."
+    bench.designer(Writer({"gaps": lambda request: said})).build(bench.card, until=2)
+    assert f"- {FACTS[0]}" in bench.text(2)
+
+
+def test_points_over_several_lines_are_read_whole() -> None:
+    reply = "- Keep the words of the premise plain\n  and put the doer first.\n- Write short sentences only"
+    found = read_lines(reply, known=[], told="", limit=5)
+    assert found.kept == ("Keep the words of the premise plain and put the doer first.", "Write short sentences only.")
+
+
+def test_rules_about_one_text_only_are_told_from_general_ones() -> None:
+    short = general("The farmer sold the horse because he needed money.")
+    assert short("Do not say that the farmer needed money for his horse.") is not None
+    assert short("Do not add a reason that the original lacks.") is None
+    passage = " ".join(f"w{n:02d}ord" for n in range(30)) + " Keep facts, dates, order and length of sentences alike."
+    assert general(passage)("Keep the order of the facts, whatever the writer thinks sounds best.") is None
+
+
+def test_a_text_is_cut_after_a_sentence_and_not_after_a_number() -> None:
+    assert cut("Zig is small. 1. It is fast. 2. It is slow.", 32) == ("Zig is small. 1. It is fast.", True)
+    assert cut("Zig.", 10) == ("Zig.", False)

@@ -27,7 +27,9 @@ def cut(text: str, limit: int) -> tuple[str, bool]:
     if len(text) <= limit:
         return text, False
     head = text[:limit]
-    at = max(head.rfind("\n"), head.rfind(". ") + 1)
+    # "2. " begins a point of a list; it does not end a sentence.
+    ends = [found.end() for found in re.finditer(r"[^\s\d][.!?](?=\s)", head)]
+    at = max(head.rfind("\n"), ends[-1] if ends else -1)
     return head[: at if at > limit // 2 else limit].rstrip(), True
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter as Tally
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -214,7 +215,8 @@ def _facts(
             known=ground.readable(known),
             n=share,
         )
-        found += [escape(point) for point in said.kept]
+        # Out of its reply a point has lost what "it" stood for.
+        found += [escape(re.sub(r"^(?:It|This method)(?= )", ground.spec.optimizer, point)) for point in said.kept]
     return found
 
 
@@ -343,8 +345,8 @@ def _against(ground: Ground, document: Document, fault: Row, rows: Sequence[Row]
         rules=ground.readable(rules),
         count=sum(row.reason == fault.reason for row in rows),
         rows=len(rows),
-        original=fault.original,
-        rewritten=fault.rewritten or "(none)",
+        original=cut(fault.original, 1500)[0],
+        rewritten=cut(fault.rewritten or "(none)", 1500)[0],
         given=list(given.items()),
         fault=words,
     )

@@ -80,7 +80,7 @@ def read_lines(reply: str, *, known: Iterable[str], told: str, limit: int, check
     if _REFUSAL.match(text):
         return Lines((), ("the reply is a refusal",))
     rows = [line.strip() for line in text.splitlines() if line.strip()]
-    bullets = [found["text"] for line in rows if (found := _BULLET.match(line))]
+    bullets = _bullets(rows)
     # A reply that was cut off ends within a line; so does one that goes on after its last full stop.
     lines = bullets or [line for line in rows if not _INTRO.match(line) and line[-1:] in ".!"]
     kept: list[str] = []
@@ -101,6 +101,17 @@ def read_lines(reply: str, *, known: Iterable[str], told: str, limit: int, check
     if not lines:
         dropped.append(f"{_short(reply) or 'an empty reply'}: no line that begins with a dash")
     return Lines(tuple(kept), tuple(dropped))
+
+
+def _bullets(rows: Iterable[str]) -> list[str]:
+    """The points among the rows, each with the rows that it goes on in."""
+    found: list[str] = []
+    for row in rows:
+        if point := _BULLET.match(row):
+            found.append(point["text"])
+        elif found and found[-1][-1] not in ".!?:" and not _INTRO.match(row):
+            found[-1] += f" {row}"
+    return found
 
 
 def read_sentences(reply: str, source: str) -> Lines:
@@ -177,12 +188,17 @@ def about_wording(point: str) -> str | None:
 
 
 def general(example: str) -> Check:
-    """A check that a rule is about texts in general: it takes few content words from the one example."""
+    """A check that a rule is about texts in general: it takes few content words from the one example.
+
+    A long text holds many of the words that any rule needs, so there half of the rule's own words count.
+    """
     stems = content_words(example)
 
     def check(point: str) -> str | None:
-        shared = content_words(point) & stems
-        return f"about one text only ({', '.join(sorted(shared))})" if len(shared) > 2 else None
+        own = content_words(point)
+        shared = own & stems
+        most = 2 if len(stems) <= 24 else max(2, len(own) // 2)
+        return f"about one text only ({', '.join(sorted(shared))})" if len(shared) > most else None
 
     return check
 
