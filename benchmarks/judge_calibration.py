@@ -1,7 +1,7 @@
 """How well a local model judges rewrites: every task's judge refined and measured on the project's own labelled pairs.
 
 python benchmarks/judge_calibration.py --store /tmp/judges --data-dir DATA           # all six tasks; resumes
-python benchmarks/judge_calibration.py --quick               # the packaged judge only, on all pairs: it was refined on none
+python benchmarks/judge_calibration.py --quick          # the packaged judge only, on all pairs: it was refined on none
 python benchmarks/judge_calibration.py --task copa --rounds 2 --attacks
 
 Each task's record goes to the store (`judges/`), one row a version and way of counting to
