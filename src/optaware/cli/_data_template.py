@@ -21,6 +21,7 @@ Writer = Annotated[
     str, Parameter("--llm", help="Chat model: hub name, path or asset; a .jsonl file: scripted replies.")
 ]
 RewriterModel = Annotated[str | None, Parameter(help="Chat model that rewrites rows. Default: --llm.")]
+JudgeFile = Annotated[Path | None, Parameter(help="A judge that `data calibrate` made, instead of the packaged one.")]
 JudgeModel = Annotated[str | None, Parameter(help="Chat model that judges rewrites. Default: --llm.")]
 Out = Annotated[
     Path | None, Parameter(name=("-o", "--out"), help="Folder of the build. Default: STORE/templates/OPTIMIZER-TASK.")
@@ -51,6 +52,7 @@ def build(
     base_url: BaseUrl = None,
     rewriter: RewriterModel = None,
     judge: JudgeModel = None,
+    judge_file: JudgeFile = None,
     optimizer: Annotated[
         str | None, Parameter(help="What the paper calls the optimizer. Default: the title up to a colon.")
     ] = None,
@@ -107,7 +109,7 @@ def build(
         "shot_chars": shot_chars,
     }
     work = _Work(
-        task, llm, base_url, (rewriter, judge), protocol, store, data, out, inspect, limits, max_calls,
+        task, llm, base_url, (rewriter, judge), judge_file, protocol, store, data, out, inspect, limits, max_calls,
         {"budget_usd": budget_usd, "budget_tokens": budget_tokens, "temperature": temperature, "seed": seed},
     )  # fmt: skip
     spec = work.spec(name, str(paper), card.sha256, None)
@@ -127,6 +129,7 @@ def transfer(
     base_url: BaseUrl = None,
     rewriter: RewriterModel = None,
     judge: JudgeModel = None,
+    judge_file: JudgeFile = None,
     out: Out = None,
     inspect: Inspect = "judge",
     rows: Rows = 20,
@@ -156,7 +159,7 @@ def transfer(
     name, source = _origin(path)
     limits = {"rows": rows, "shots": shots, "shot_chars": shot_chars}
     work = _Work(
-        to, llm, base_url, (rewriter, judge), protocol, store, data, out, inspect, limits, max_calls,
+        to, llm, base_url, (rewriter, judge), judge_file, protocol, store, data, out, inspect, limits, max_calls,
         {"budget_usd": budget_usd, "budget_tokens": budget_tokens, "temperature": temperature, "seed": seed},
     )  # fmt: skip
     spec = work.spec(name, str(path), document.id, document.id)
@@ -189,6 +192,7 @@ class _Work:
         llm: str,
         base_url: str | None,
         others: tuple[str | None, str | None],
+        judge_file: Path | None,
         protocol: Literal["oat", "mezo", "all"],
         store: Path | None,
         data: Path | None,
@@ -209,6 +213,7 @@ class _Work:
             self.writer if other is None else chat_ref(other, base_url, **settings) for other in others
         )
         self.store, self.out, self.inspect, self.max_calls = store_at(store), out, inspect, max_calls
+        self.judge_file = judge_file
         if protocol == "all" or self.task.rows is None:
             loaded = load_rows(self.task, "train", data_dir=data_dir(data))
             self.rows, self.source = loaded.examples, loaded.source
@@ -233,6 +238,7 @@ class _Work:
             inspect=self.inspect,
             limits=self.limits,
             transferred_from=transferred_from,
+            judge_file=self.judge_file,
             max_calls=self.max_calls,
         )
 
@@ -250,20 +256,27 @@ class _Work:
 
     def designer(self, spec: Any, optimizer: str, should_stop: Callable[[], bool]) -> Any:
         """Opens the chat models; a model that plays two parts is opened once."""
+        from optaware.data import read_judge
         from optaware.data.design import Designer
+        from optaware.data.judge import JudgePanel
         from optaware.llm import open_chat
 
         chats: dict[str, Any] = {}
         for ref in (self.writer, self.rewriter, self.judge):
             if (key := ref.model_dump_json()) not in chats:
                 chats[key] = open_chat(ref, cache=self.store.chat_cache())
+        judge = chats[self.judge.model_dump_json()]
+        voting = read_judge(self.judge_file)
+        if voting is not None and voting.votes:
+            members = [open_chat(ref, cache=self.store.chat_cache()) for ref in voting.members]
+            judge = JudgePanel((judge, *members), voting.orders, voting.rule)
         return Designer(
             spec,
             self.task,
             self.rows,
             writer=chats[self.writer.model_dump_json()],
             rewriter=chats[self.rewriter.model_dump_json()],
-            judge=chats[self.judge.model_dump_json()],
+            judge=judge,
             folder=self.folder(optimizer),
             source=self.source,
             on_step=_Teller(should_stop),

@@ -65,6 +65,8 @@ class DesignSpec(Record):
             any) or `person` (the build waits until a person has labelled what passes the checks).
         limits: Bounds.
         transferred_from: Content hash of the template that a transfer starts from.
+        judge_file: A calibrated judge; None: the packaged one.
+        judge_sha256: Content hash of it.
         max_calls: Requests of all kinds, cached ones included; a build that reaches it stops and can be gone on with.
     """
 
@@ -83,6 +85,8 @@ class DesignSpec(Record):
     inspect: Literal["judge", "person"] = "judge"
     limits: DesignLimits = DesignLimits()
     transferred_from: str | None = None
+    judge_file: str | None = None
+    judge_sha256: str | None = None
     max_calls: Count = 1500
 
 

@@ -27,6 +27,7 @@ LEFT_OUT: dict[str, dict[str, str]] = {
     },
     "DesignSpec": {
         "paper": "a path; the content is hashed beside it",
+        "judge_file": "a path; the content is hashed beside it",
         "max_calls": "where a build stops and goes on does not change it",
     },
     "PlanRunSpec": {

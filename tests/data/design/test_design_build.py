@@ -19,7 +19,7 @@ from optaware.data.review import LabelsFile, corpus_pairs
 from optaware.errors import BudgetExhausted, EndpointError, InputError, ModelError, StoppedBySignal
 from optaware.llm import load_template, scripted_chat
 from optaware.paper import read_paper
-from optaware.records import ChatReply, ChatRequest, Protocol
+from optaware.records import ChatReply, ChatRequest, JudgeTemplate, Protocol
 
 
 def test_five_phases_leave_templates_prompts_and_diffs(bench: Bench) -> None:
@@ -427,3 +427,21 @@ def test_rules_about_one_text_only_are_told_from_general_ones() -> None:
 def test_a_text_is_cut_after_a_sentence_and_not_after_a_number() -> None:
     assert cut("Zig is small. 1. It is fast. 2. It is slow.", 32) == ("Zig is small. 1. It is fast.", True)
     assert cut("Zig.", 10) == ("Zig.", False)
+
+
+def test_a_calibrated_judge_judges_the_trials(bench: Bench, tmp_path: Path) -> None:
+    path = tmp_path / "judge.json"
+    rule = "A rewrite that names another animal is not the same."
+    judge = JudgeTemplate(task="copa", base="guarded", meaning={"guidance": [rule]})
+    path.write_text(json.dumps(judge.to_json()))
+    told: list[str] = []
+
+    def strict(request: ChatRequest) -> str:
+        told.append(" ".join(message.content for message in request.messages))
+        return "same"
+
+    bench.build(Writer({"meaning": strict}), judge_file=path)
+    assert told
+    assert all(rule in text for text in told)
+    with pytest.raises(InputError, match="judge_sha256"):
+        bench.build(Writer())

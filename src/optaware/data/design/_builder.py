@@ -10,6 +10,7 @@ from pathlib import Path
 from optaware._io import canonical_json, lock, read_json, text_sha256, write_json, write_text
 from optaware.data._corpus import rows_sha256
 from optaware.data._fewshot import FewShotModule, find_module
+from optaware.data._judge_file import read_judge
 from optaware.data.design._asker import PROMPTS, Asker, Counter, OnStep
 from optaware.data.design._document import Document
 from optaware.data.design._phases import (
@@ -73,6 +74,7 @@ def make_design_spec(
     inspect: str = "judge",
     limits: DesignLimits | None = None,
     transferred_from: str | None = None,
+    judge_file: Path | None = None,
     max_calls: int = 1500,
 ) -> DesignSpec:
     """The spec of a build, or with `transferred_from` of a transfer: all that decides the template.
@@ -91,6 +93,7 @@ def make_design_spec(
         inspect: `judge` or `person`.
         limits: Bounds.
         transferred_from: Content hash of the template that a transfer starts from.
+        judge_file: A calibrated judge (`optaware data calibrate`); None: the packaged one.
         max_calls: Requests of all kinds at most.
 
     Raises:
@@ -98,6 +101,7 @@ def make_design_spec(
     """
     if not rows:
         raise InputError.of("rows-missing", task_name, "there are no training rows", "Check --protocol and the data.")
+    voting = read_judge(judge_file)
     prompts = {path.name: path.read_text("utf-8") for path in sorted(PROMPTS.glob("*.jinja"))}
     return DesignSpec.model_validate(
         {
@@ -116,6 +120,8 @@ def make_design_spec(
             "inspect": inspect,
             "limits": limits or DesignLimits(),
             "transferred_from": transferred_from,
+            "judge_file": None if judge_file is None else str(judge_file),
+            "judge_sha256": None if voting is None else text_sha256(canonical_json(voting.to_json())),
             "max_calls": max_calls,
         }
     )

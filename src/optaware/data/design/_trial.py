@@ -99,6 +99,7 @@ class Trials:
             rewriter=self._spec.rewriter,
             judge=self._spec.judge,
             gate=self._spec.gate,
+            judge_file=None if self._spec.judge_file is None else Path(self._spec.judge_file),
         )
         folder = below / f"trial-{short_id(spec)}"
         if not (folder / "DONE").is_file():
