@@ -13,7 +13,7 @@ from optaware.plan._notes import quote
 from optaware.plan._parse import parse_plan
 from optaware.plan._propose_evidence import Evidence, with_evidence, without_evidence
 from optaware.plan._propose_material import chunks, overview, readable
-from optaware.plan._propose_mend import mend_entry, no_part
+from optaware.plan._propose_mend import main_metric, mend_entry, no_part
 from optaware.plan._render import entry_json
 from optaware.plan._surface import Surface
 from optaware.records import (
@@ -100,9 +100,9 @@ def propose_plan(
     then ranked with its abstract and captions at hand. A reply that cannot be used is sent back with what is wrong, at
     most `limits.attempts` times; then the best of the replies counts. Where none of them holds an entry, the candidates
     of the parts are the plan: the model is asked for their order in numbers alone, and if it cannot tell that either,
-    they stand in the order of the paper. Slips of form are put right by rule (`mended`); places in the paper that are
-    no part of a method are dropped. Every quote is looked up in the paper. With a chat model that caches, asking again
-    costs nothing, and a stopped proposal goes on where it stopped.
+    they stand in the order of the paper, those first whose quotes it has. Slips of form are put right by rule
+    (`mended`); places in the paper that are no part of a method are dropped. Every quote is looked up in the paper.
+    With a chat model that caches, asking again costs nothing, and a stopped proposal goes on where it stopped.
 
     Args:
         card: The paper.
@@ -154,6 +154,7 @@ class _Proposer:
         self.title = " ".join(card.title.text.split()) if card.title else Path(card.source).stem
         self.faults: list[str] = []
         self.mended: dict[str, None] = {}
+        self.metric = main_metric(card)
 
     def run(self, model: str | None) -> Proposal:
         parts = _parts(self.card, self.limits)
@@ -170,7 +171,7 @@ class _Proposer:
         )
         reply, attempts = self._ask_until_usable(prompt, existing[0])
         if reply is None or all(no_part(entry, self.card) for entry in reply.entries):
-            reply = self._ranked(found[0], reply, attempts)
+            reply = self._ranked(*found, reply, attempts)
         return self._proposal(reply, attempts, existing[0], {**found[1], **reply.quotes}, model)
 
     def _read(self, parts: Sequence[str], *, existing: bool) -> tuple[list[AblationEntry], dict[str, list[str]]]:
@@ -225,7 +226,13 @@ class _Proposer:
             turns = [turns[0], ChatMessage(role="assistant", content=answer.text), _user(told)]
         return best, attempt
 
-    def _ranked(self, candidates: Sequence[AblationEntry], best: _Reply | None, attempts: int) -> _Reply:
+    def _ranked(
+        self,
+        candidates: Sequence[AblationEntry],
+        quotes: dict[str, list[str]],
+        best: _Reply | None,
+        attempts: int,
+    ) -> _Reply:
         """A plan out of the candidates alone, when no reply held one: the model gives their order in numbers.
 
         Raises:
@@ -250,10 +257,11 @@ class _Proposer:
                 "no reply held a plan: it is the candidates of the parts, in the order that the model gave"
             )
         else:
-            self.faults.append(
-                "no reply held a plan or an order: it is the candidates of the parts, in the paper's order"
-            )
-        chosen = tuple(listed[at] for at in order) or tuple(listed)
+            why = "no reply held a plan or an order: it is the candidates of the parts, in the paper's order"
+            self.faults.append(f"{why}, those first whose quotes it has")
+            there = [any(self.card.find(text) for text in quotes.get(entry.name, ())) for entry in listed]
+            order = sorted(range(len(listed)), key=lambda at: not there[at])
+        chosen = tuple(listed[at] for at in order)
         return _Reply("", None, {}, [], chosen)
 
     def _understood(self, text: str) -> _Reply:
@@ -265,7 +273,7 @@ class _Proposer:
         faults = [f"{found.given}: {found.why}" for found in document.all_diagnostics if found.level == "error"]
         entries = []
         for entry in document.plan.entries:
-            mended, notes = mend_entry(entry)
+            mended, notes = mend_entry(entry, self.metric)
             entries.append(mended)
             self.mended |= dict.fromkeys(notes)
         return _Reply(text, document, quotes, faults, tuple(entries))

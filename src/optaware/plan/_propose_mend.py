@@ -10,7 +10,7 @@ from optaware.plan._value_words import is_removal
 from optaware.plan._words import normal_text
 from optaware.records import AblationEntry, PaperCard
 
-__all__ = ["EXAMPLES", "mend_entry", "no_part"]
+__all__ = ["EXAMPLES", "main_metric", "mend_entry", "no_part"]
 
 EXAMPLES = ("Warm-up length", "No label smoothing")
 """Names in the prompts' example; an entry that copies one of them says nothing about the paper."""
@@ -22,15 +22,24 @@ _PLACE = re.compile(
 )
 _PLACE_WORDS = frozenset(["figure", "table", "section", "algorithm", "equation", "appendix", "page"])
 _NUMBER = re.compile(r"^(?:\d+(?:\.\d+)*\.?|[A-Z](?:\.\d+)+\.?)\s+")
+_OUTCOMES = ("accuracy", "F1", "perplexity", "BLEU", "ROUGE", "AUC", "win rate", "loss")
 _NO_METRIC = frozenset(["", "none", "n/a", "na", "null", "unknown", "-"])
 
 
-def mend_entry(entry: AblationEntry) -> tuple[AblationEntry, list[str]]:
+def main_metric(card: PaperCard) -> str | None:
+    """The outcome that the paper's text names most often (accuracy, F1, …); None when it names none that is known."""
+    counts = {name: len(re.findall(rf"\b{name}\b", card.text, re.I)) for name in _OUTCOMES}
+    best = max(_OUTCOMES, key=lambda name: counts[name])
+    return best if counts[best] else None
+
+
+def mend_entry(entry: AblationEntry, metric: str | None = None) -> tuple[AblationEntry, list[str]]:
     """An entry that says the same in the form that is asked for, and what was changed.
 
     A REPLACE whose only values mean removal becomes REMOVE; an ADD whose only values mean nothing has none; a value
     that is listed twice is listed once; a metric that is called "none" is left out; where the part is but a number of a
-    figure or section, the name, which says what is changed, stands in its place.
+    figure or section, the name, which says what is changed, stands in its place; an entry that measures nothing gets
+    `metric`.
     """
     notes: list[str] = []
     changes: dict[str, object] = {}
@@ -53,6 +62,9 @@ def mend_entry(entry: AblationEntry) -> tuple[AblationEntry, list[str]]:
     if len(kept) < len(entry.metrics):
         changes["metrics"] = kept
         notes.append(f"{entry.name}: a metric called 'none' is left out")
+    if not kept and metric is not None:
+        changes["metrics"] = (metric,)
+        notes.append(f"{entry.name}: it named no metric; {metric}, which the paper names most often, is taken")
     return (entry.model_copy(update=changes) if changes else entry), notes
 
 
