@@ -130,3 +130,27 @@ def test_what_asks_for_no_verdict_goes_to_the_first_member():
     panel = JudgePanel(models, ("original-first", "rewrite-first"), "all")
     asked = ChatRequest(key="reason:x", messages=(ChatMessage(role="user", content="Why?"),), max_tokens=8)
     assert [(reply.key, reply.text) for reply in panel.complete(iter([asked]))] == [("reason:x", "Because.")]
+
+
+def test_a_study_names_its_judge_by_task(place):
+    from optaware._io import write_json
+    from optaware.records import StudySpec, parse_record
+    from optaware.study import plan_study
+
+    write_json(place / "judges" / "copa" / "judge.json", JudgeTemplate(task="copa").to_json())
+    data = {
+        "name": "s",
+        "models": [{"name": "m"}],
+        "tasks": ["copa"],
+        "protocol": {"name": "free", "train": 8, "dev": 4, "test": 1},
+        "methods": [{"config": {"name": "mezo"}}],
+        "variants": [{"name": "original"}, {"name": "oat", "template": "oat"}],
+        "rewriter": {"provider": "scripted", "model": "chat.jsonl"},
+    }
+    plain = plan_study(parse_record(StudySpec, data, "s")).corpora
+    judged = plan_study(parse_record(StudySpec, {**data, "judge_file": "judges/{task}/judge.json"}, "s")).corpora
+    assert [spec.judge_file for spec in judged] == [str(place / "judges" / "copa" / "judge.json")]
+    assert judged[0].judge_prompt_ids != plain[0].judge_prompt_ids
+    with pytest.raises(InputError) as error:
+        parse_record(StudySpec, {**data, "tasks": ["copa", "cb"], "judge_file": "judge.json"}, "s")
+    assert "{task}" in str(error.value)
