@@ -19,7 +19,7 @@ def effects_plot(view: AblationView, salt: str) -> str:
     ]
     if not rows:
         return ""
-    shares = view.primary.key in ("accuracy", "F1")
+    shares = view.primary.unit == "points"
     scale = 100.0 if shares else 1.0
     with _style(salt):
         from matplotlib.figure import Figure
