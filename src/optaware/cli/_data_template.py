@@ -151,7 +151,7 @@ def transfer(
     What is said of the optimizer and the rules for the wording stay; rules that speak of the other task's fields are
     left out and listed. The same command goes on where it stopped.
     """
-    from optaware.data.design import find_template, foreign_words, parse_template
+    from optaware.data.design import Foreign, find_template, foreign_words, parse_template
     from optaware.tasks import get_task
 
     path = find_template(from_, (store_at(store).root / "templates",))
@@ -165,7 +165,7 @@ def transfer(
     spec = work.spec(name, str(path), document.id, document.id)
     if dry_run:
         return work.tell(spec, name)
-    foreign = foreign_words(get_task(source), work.task) if source else frozenset()
+    foreign = foreign_words(get_task(source), work.task) if source else Foreign()
     return work.finish(lambda designer: designer.transfer(document, foreign), spec, name, json)
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 from collections.abc import Callable
@@ -445,3 +446,21 @@ def test_a_calibrated_judge_judges_the_trials(bench: Bench, tmp_path: Path) -> N
     assert all(rule in text for text in told)
     with pytest.raises(InputError, match="judge_sha256"):
         bench.build(Writer())
+
+
+@pytest.mark.parametrize("examples", [False, True])
+def test_what_is_kept_of_a_build_can_be_used_and_quotes_no_more_than_it_may(
+    bench: Bench, tmp_path: Path, examples: bool
+) -> None:
+    bench.build(Writer())
+    script = runpy.run_path(str(Path(__file__).parents[3] / "scripts" / "build_templates.py"))
+    kept = tmp_path / "kept"
+    names = script["keep"](bench.folder, kept, examples=examples)
+    assert ("fewshot/copa.yaml" in names) == examples
+    for path in kept.rglob("*.jinja"):
+        if examples or not path.name.startswith("phase-5"):
+            assert preview(bench.task, bench.rows, str(path), 1)
+    whole = "".join(path.read_text() for path in kept.rglob("*") if path.is_file())
+    assert "needs much memory" not in whole
+    assert ("The monk sold the bell" in whole) == examples
+    assert list_templates([kept])[-1].shots == 3

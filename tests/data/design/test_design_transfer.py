@@ -11,6 +11,7 @@ from designing import GUARD, REF, RULES, SOURCE, WHAT, WHO, Bench, Writer
 from optaware.cli import main
 from optaware.data import preview
 from optaware.data.design import Designer, Document, foreign_words, make_design_spec, parse_template
+from optaware.data.design._transfer import adapted
 from optaware.llm import scripted_chat
 from optaware.records import ChatRequest, DesignLimits, Example, TemplateCard
 from optaware.tasks import Task, get_task
@@ -96,9 +97,26 @@ def test_a_users_own_task_gets_the_template(bench: Bench, mail: Task, tmp_path: 
 
 def test_foreign_words_are_those_that_only_the_other_task_has() -> None:
     copa, rte, boolq = map(get_task, ("copa", "rte", "boolq"))
-    assert {"choice", "choices", "cause", "effect"} <= foreign_words(copa, rte)
-    assert "question" not in foreign_words(copa, boolq)
-    assert "premise" not in foreign_words(copa, rte)
+    assert foreign_words(copa, rte) == (
+        {"choice", "choices", "question", "questions"},
+        {"cause", "causes", "effect", "effects"},
+    )
+    assert foreign_words(copa, boolq).fields == {"choice", "choices"}
+    assert foreign_words(copa, get_task("arc-c-cloze")).fields == set()
+    assert foreign_words(rte, copa).fields == {"hypothesis", "hypothesiss"}
+
+
+def test_everyday_words_do_not_cost_a_rule_for_the_wording() -> None:
+    needs, faults = "Vague words cause noisy losses.", "Do not state the cause."
+    text = (
+        Document((), ())
+        .adding("What the optimizer needs", [needs, "Fit both choices."])
+        .adding("Faults to avoid", [faults, "Add no result."])
+    )
+    moved, notes = adapted(text, ["new"], foreign_words(get_task("copa"), get_task("rte")))
+    assert moved.points() == [needs, "Add no result."]
+    assert len(notes) == 2
+    assert moved.lines("The data") == ("new",)
 
 
 def script(path: Path) -> Path:

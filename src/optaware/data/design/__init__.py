@@ -6,11 +6,12 @@
 from optaware.data.design._browse import TemplateInfo, compare, find_template, list_templates, parse_template
 from optaware.data.design._builder import Designer, calls_at_most, make_design_spec
 from optaware.data.design._document import Document
-from optaware.data.design._transfer import foreign_words
+from optaware.data.design._transfer import Foreign, foreign_words
 
 __all__ = [
     "Designer",
     "Document",
+    "Foreign",
     "TemplateInfo",
     "calls_at_most",
     "compare",

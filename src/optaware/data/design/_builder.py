@@ -24,7 +24,7 @@ from optaware.data.design._phases import (
     phase_5,
     save,
 )
-from optaware.data.design._transfer import adapted
+from optaware.data.design._transfer import Foreign, adapted
 from optaware.data.design._trial import Trials
 from optaware.errors import InputError
 from optaware.llm import ChatModel
@@ -223,12 +223,12 @@ class Designer:
 
         return self._run({1: first, 2: second, 3: third, 4: fourth, 5: _fifth}, until)
 
-    def transfer(self, template: Document, from_words: frozenset[str]) -> TemplateCard | None:
+    def transfer(self, template: Document, from_words: Foreign) -> TemplateCard | None:
         """Another task's template for this task: new schema, few-shot module removed and built anew.
 
         Args:
             template: The template to carry over.
-            from_words: Words of the other task that mean nothing here; rules against faults that use them are left out.
+            from_words: Words of the other task that mean nothing here; rules that use them are left out.
         """
 
         def zero(ground: Ground, before: Document | None) -> tuple[Document, None, Outcome]:
