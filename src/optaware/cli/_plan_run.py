@@ -275,7 +275,8 @@ def _show(graph: PlanGraph, store: Store, json: bool) -> None:
         for there, text in ((planned.repeat, "the first again"), (planned.zero_shot, "the untrained model"))
         if there
     ]
-    print(f"{' and '.join([f'{len(seen)} runs', *extra])}; {total:,} forward passes of a batch; {left} left")
+    cost = "" if graph.scripts else f"{total:,} forward passes of a batch; "
+    print(f"{' and '.join([f'{len(seen)} runs', *extra])}; {cost}{left} left")
     if seconds is not None:
         workers = planned.spec.workers
         print(f"About {seconds / 60:.0f} minutes with {workers} at once, going by {len(times)} finished runs.")

@@ -6,6 +6,7 @@ from optaware._io import file_sha256
 from optaware.errors import InputError
 from optaware.plan import (
     bind_plan,
+    contradictions,
     plan_sha256,
     read_binding_file,
     read_plan,
@@ -32,6 +33,7 @@ def binding_of(request: PlanRequest, store: Store) -> tuple[Binding, Path]:
     if request.binding is not None:
         binding = read_binding_file(request.binding)
         _must_fit(binding, request)
+        binding = _looked_through(binding, request)
         folder = store.plan_folder(request.key(binding.plan.sha256), spec.name)
         return _moved(binding, request), folder
     assert request.plan is not None
@@ -41,7 +43,7 @@ def binding_of(request: PlanRequest, store: Store) -> tuple[Binding, Path]:
     if beside.exists():
         binding = read_binding_file(beside)
         _must_fit(binding, request)
-        return binding, folder
+        return _looked_through(binding, request), folder
     binding = _bound(plan, request)
     if not any(entry.runs for entry in binding.entries):
         for_what = spec.method or (request.manifest.name if request.manifest else "")
@@ -55,6 +57,15 @@ def binding_of(request: PlanRequest, store: Store) -> tuple[Binding, Path]:
             str(request.plan),
         )
     return _moved(binding, request), folder
+
+
+def _looked_through(binding: Binding, request: PlanRequest) -> Binding:
+    """The binding with what does not go together in it now: a person may have mended or broken it since it was made."""
+    if request.manifest is not None:
+        surface = surface_of_manifest(request.manifest)
+    else:
+        surface = surface_of_method(str(binding.method), binding.baseline)
+    return binding.model_copy(update={"contradictions": contradictions(binding, surface)})
 
 
 def _bound(plan: AblationPlan, request: PlanRequest) -> Binding:

@@ -91,8 +91,6 @@ def script_arms(
     if spec.primary not in manifest.metrics:
         known = ", ".join(manifest.metrics)
         problems.add("primary-unknown", spec.primary, f"the manifest measures {known}", "Give --primary one of them.")
-    for text in binding.contradictions:
-        problems.add("binding-contradiction", text, "it cannot be run as it stands", "Edit the binding.")
     if manifest.seed is None:
         why = "the manifest has no seed, so runs of different seeds would be the same run"
         problems.add("seed-missing", manifest.name, why, "Say under `seed` how the script is given its seed.")
@@ -102,6 +100,9 @@ def script_arms(
     for entry in binding.entries:
         for arm in entry.runs:
             _check_values(f"{entry.name}: {arm.label}", arm.changes, manifest, problems)
+    if not any(problem.code.startswith("component-") for problem in problems.problems):  # else said already
+        for text in binding.contradictions:
+            problems.add("binding-contradiction", text, "it cannot be run as it stands", "Edit the binding.")
     problems.raise_if_any()
     builder = _Builder(request, manifest, command, cwd, {k: v for k, v in baseline.items() if v is not None})
     first = builder.arm("baseline", "baseline", {}, spec.seeds, ()).model_copy(update={"is_baseline": True})
