@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from optaware.train.distributed import Ranks
     from optaware.train.estimators import Estimator, OnePoint, OnePointResidual, OneSided, TwoPoint
     from optaware.train.objectives import MetricObjective, RewardObjective, TaskObjective
-    from optaware.train.optim import ZerothOrder, ZerothOrderMixin
+    from optaware.train.optim import BatchClosure, ZerothOrder, ZerothOrderMixin
     from optaware.train.parameters import choose_parameters
     from optaware.train.plain import PlainMeZO
     from optaware.train.updates import SGD, Adam, Momentum, Sign, Update
@@ -30,6 +30,7 @@ __all__ = [
     "DIVERGED_AFTER",
     "SGD",
     "Adam",
+    "BatchClosure",
     "Estimator",
     "EvalEvent",
     "JournalHeader",
@@ -66,6 +67,7 @@ __all__ = [
 
 _HOMES = {
     "Adam": "updates",
+    "BatchClosure": "optim",
     "DIVERGED_AFTER": "_loop",
     "Estimator": "estimators",
     "JournalHeader": "_journal",

@@ -17,10 +17,10 @@ from optaware.train.schedules import settings_at
 from optaware.train.updates import SGD, Adam, Momentum, Sign, Update
 from optaware.train.zeroth import ZerothOrderLearner
 
-__all__ = ["make_estimator", "make_learner", "make_loss", "make_update", "prepare_model"]
+__all__ = ["MOST_COPIES", "make_estimator", "make_learner", "make_loss", "make_update", "prepare_model"]
 
-_MOST_COPIES = 32
-"""Copies of a batch in one forward pass."""
+MOST_COPIES = {"off": 1, "pairs": 2, "on": 32, "auto": 32}
+"""Copies of a batch in one forward pass by `batching`; `auto` on a CPU: a pair."""
 
 
 def prepare_model(model: Any, method: Method, seed: int) -> Any:
@@ -72,16 +72,9 @@ def make_update(method: ZerothOrderConfig) -> Update:
 
 
 def _copies(method: ZerothOrderConfig, model: Any) -> int:
-    """Copies of a batch in one forward pass: on a CPU the two signs of a direction, which then share a draw."""
-    match method.batching:
-        case "off":
-            return 1
-        case "pairs":
-            return 2
-        case "on":
-            return _MOST_COPIES
-        case "auto":
-            return _MOST_COPIES if any(parameter.is_cuda for parameter in model.parameters()) else 2
+    """Copies of a batch in one forward pass; on a CPU the two signs of a direction, which then share a draw."""
+    on_gpu = any(parameter.is_cuda for parameter in model.parameters())
+    return MOST_COPIES["pairs" if method.batching == "auto" and not on_gpu else method.batching]
 
 
 def make_learner(model: Any, loss: Loss, method: Method, seed: int, steps: int = 1) -> Learner:

@@ -38,6 +38,30 @@ def queries(folder: str, method: str, **settings: Any) -> str:
     return weights_digest(model.state_dict())
 
 
+def halves(folder: str, out: Path, rank: int, size: int) -> str:
+    """Six steps by all processes, the state saved; the other six by whoever takes it up, here these processes."""
+    model = load(folder)
+    optimizer = ZerothOrder(model, "fast", lr=1e-3, share="queries", queries=3, update="momentum")
+    for ids in batches(12)[:6]:
+        optimizer.estimate(lambda ids=ids: model(input_ids=ids, labels=ids).loss)
+        optimizer.step()
+    state = {"optimizer": optimizer.state_dict(), "model": model.state_dict()}
+    if rank == 0:
+        torch.save(state, out / f"half{size}.pt")
+    return second_half(folder, state)
+
+
+def second_half(folder: str, state: dict[str, Any]) -> str:
+    model = load(folder)
+    optimizer = ZerothOrder(model, "fast", lr=1e-3, share="queries", queries=3, update="momentum")
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    for ids in batches(12)[6:]:
+        optimizer.estimate(lambda ids=ids: model(input_ids=ids, labels=ids).loss)
+        optimizer.step()
+    return weights_digest(model.state_dict())
+
+
 def data(folder: str, rank: int, size: int) -> str:
     """Each process has one of two parts of each batch; one process has both."""
     model = load(folder)
@@ -91,6 +115,7 @@ def scenarios(folder: str, out: Path, rank: int, size: int) -> dict[str, str]:
     return {
         "queries": queries(folder, "fast", queries=3),
         "one query": queries(folder, "fast"),
+        "halves": halves(folder, out, rank, size),
         "data": data(folder, rank, size),
         "differing": differing(folder, rank) if size > 1 else "",
         "trainer": trainer(folder, out, size),

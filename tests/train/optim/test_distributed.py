@@ -45,10 +45,13 @@ def test_two_processes_come_to_the_bits_of_one(tiny_model_dir: Path, tmp_path: P
     assert done.returncode == 0, done.stderr[-3000:]
     first, second = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1))
     alone = worker().scenarios(str(tiny_model_dir), tmp_path, 0, 1)
-    for name in ("queries", "one query", "data", "trainer"):
+    for name in ("queries", "one query", "halves", "data", "trainer"):
         assert first[name] == second[name], f"{name}: the two processes hold different weights"
         assert first[name] == alone[name], f"{name}: two processes and one come to different weights"
-    assert len({alone[name] for name in ("queries", "one query", "data", "trainer")}) == 4
+    assert len({alone[name] for name in ("queries", "one query", "halves", "data", "trainer")}) == 5
+    state = torch.load(tmp_path / "half2.pt", weights_only=True)
+    assert state["optimizer"]["zeroth_order"]["processes"] == 2
+    assert worker().second_half(str(tiny_model_dir), state) == alone["halves"], "one process goes on where two stopped"
     for words in (first["differing"], second["differing"]):
         assert "seed" in words
         assert "weights" in words

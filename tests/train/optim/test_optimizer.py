@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from optaware.errors import DivergedError, InputError, ModelError
 from optaware.records import Fast
-from optaware.train import SGD, LowRank, TwoPoint, ZerothOrder, ZerothOrderLearner
+from optaware.train import SGD, BatchClosure, LowRank, TwoPoint, ZerothOrder, ZerothOrderLearner
 from optaware.train._methods import make_learner
 
 torch.set_num_threads(1)
@@ -97,6 +97,37 @@ def test_what_methods_remember_is_saved(model: Any, tiny_model_dir: Path, settin
     again.load_state_dict(saved[1])
     run(other, data[3:], again)
     assert same(weights(model), weights(other))
+
+
+@pytest.mark.parametrize(("batching", "passes"), [("off", 9), ("pairs", 5), ("on", 2), ("auto", 2)])
+def test_a_batch_closure_looks_at_several_points_in_one_pass(
+    model: Any, tiny_model_dir: Path, batching: Any, passes: int
+) -> None:
+    """9 points of FZOO, 5 in the first pass that the closure lets 5 copies go through at once."""
+    other, ids = AutoModelForCausalLM.from_pretrained(tiny_model_dir), batches(1)[0]
+    settings: dict[str, Any] = {"lr": 1e-3, "direction": "low-rank", "batching": batching}
+    one, two = (ZerothOrder(each, "fzoo", **settings) for each in (model, other))
+    calls: list[int] = []
+    other.register_forward_pre_hook(
+        lambda module, args, inputs: calls.append(len(inputs["input_ids"])), with_kwargs=True
+    )
+    mask = torch.ones_like(ids)
+    mask[0, :3] = 0
+    for _ in range(2):
+        calls.clear()
+        one.estimate(lambda: model(input_ids=ids, labels=ids, attention_mask=mask).loss)
+        batch = {"input_ids": ids, "labels": ids, "attention_mask": mask}
+        two.estimate(BatchClosure(other, batch, most_copies=5))
+        one.step()
+        two.step()
+    assert len(calls) == passes
+    assert sum(calls) == 9 * len(ids)
+    assert two.probe is not None
+    assert one.probe is not None
+    assert two.probe.losses[0] == pytest.approx(one.probe.losses[0], rel=1e-5)
+    assert two.probe.coefficients == pytest.approx(
+        one.probe.coefficients, abs=0.02 * max(map(abs, one.probe.coefficients))
+    )
 
 
 def test_parts_of_a_batch_are_the_batch(model: Any, tiny_model_dir: Path) -> None:

@@ -115,6 +115,42 @@ def test_accumulation_is_the_large_batch(tiny_model_dir: Path, tmp_path: Path) -
     assert second["forward_passes"] == 4
 
 
+@pytest.mark.parametrize("settings", [{}, {"label_smoothing_factor": 0.1}, {"gradient_accumulation_steps": 2}])
+def test_both_signs_may_share_a_pass(tiny_model_dir: Path, tmp_path: Path, settings: dict[str, Any]) -> None:
+    made, rows_seen = [], []
+    for batching in ("off", "pairs"):
+        model = load(tiny_model_dir)
+        seen: list[int] = []
+        model.register_forward_pre_hook(
+            lambda module, args, inputs, seen=seen: seen.append(len(inputs["input_ids"])), with_kwargs=True
+        )
+        args = TrainingArguments(**arguments(tmp_path, max_steps=3, **settings))
+        method = Fast(batching=batching)  # type: ignore[arg-type]
+        own = ZOTrainer(model=model, args=args, train_dataset=rows(24), method=method)
+        own.train()
+        made.append((own, weights(model)))
+        rows_seen.append(seen[-2:])
+    start, (one, two) = weights(load(tiny_model_dir)), made
+    moved = sum(float((one[1][name] - start[name]).norm()) for name in start)
+    apart = sum(float((one[1][name] - two[1][name]).norm()) for name in start)
+    assert moved > 0
+    assert apart < 0.05 * moved
+    assert one[0].state.log_history[0]["loss"] == pytest.approx(two[0].state.log_history[0]["loss"], rel=1e-4)
+    assert rows_seen == [[4, 4], [8, 8]]
+
+
+def test_a_loss_of_something_else_is_looked_at_point_by_point(tiny_model_dir: Path, tmp_path: Path) -> None:
+    class Own(ZOTrainer):
+        def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+            return model(**inputs, output_hidden_states=True).hidden_states[-1].square().mean()
+
+    args = TrainingArguments(**arguments(tmp_path, max_steps=2))
+    made = Own(model=load(tiny_model_dir), args=args, train_dataset=rows(8), method=Fast(batching="pairs"))
+    with pytest.warns(UserWarning, match="one by one"):
+        made.train()
+    assert made.state.log_history[0]["forward_passes"] == 4
+
+
 def test_logs_tell_of_forward_only_steps(tiny_model_dir: Path, tmp_path: Path) -> None:
     made = trainer(tiny_model_dir, tmp_path)
     made.train()

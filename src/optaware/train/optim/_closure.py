@@ -24,11 +24,12 @@ class Closure:
 
     Args:
         run: The closure.
+        most_copies: Copies that the method lets go through the model at once.
     """
 
-    def __init__(self, run: Callable[[], Any]) -> None:
+    def __init__(self, run: Callable[[], Any], most_copies: int = 32) -> None:
         self.run = run
-        self.most_copies = int(getattr(run, "most_copies", 1))
+        self.most_copies = min(most_copies, int(getattr(run, "most_copies", 1)))
         self.device: torch.device | None = None
 
     def __call__(self) -> float:
@@ -39,18 +40,14 @@ class Closure:
         """
         # Autocast may keep its cast of a weight; at the next point that is another weight.
         torch.clear_autocast_cache()
-        try:
-            value = self.run()
-        except RuntimeError as error:
-            if "does not require grad" in str(error):
-                raise _calls_backward() from error
-            raise
-        return self._number(value)
+        with _told_of_backward():
+            return self._number(self.run())
 
     def copies(self, count: int) -> list[float]:
         """The loss of each of `count` copies of the closure's batch, which the model computes in different ways."""
         torch.clear_autocast_cache()
-        return [self._number(value) for value in self.run.copies(count)]  # type: ignore[attr-defined]
+        with _told_of_backward():
+            return [self._number(value) for value in self.run.copies(count)]  # type: ignore[attr-defined]
 
     def _number(self, value: Any) -> float:
         if isinstance(value, Tensor):
@@ -67,6 +64,16 @@ class Closure:
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             return float(value)
         raise _no_loss(type(value).__name__)
+
+
+@contextmanager
+def _told_of_backward() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        if "does not require grad" in str(error):
+            raise _calls_backward() from error
+        raise
 
 
 def _no_loss(given: str) -> InputError:

@@ -13,7 +13,10 @@ from torch import Tensor, nn
 
 from optaware.errors import InputError, Problem, ProblemList
 from optaware.records import ZerothOrderConfig
+from optaware.train._methods import MOST_COPIES
 from optaware.train._types import Probe
+from optaware.train.optim._closure import still
+from optaware.train.optim._copies import Passes
 from optaware.train.optim._heads import full_head
 from optaware.train.optim._pieces import config_of
 from optaware.train.optim._zeroth_order import ZerothOrder
@@ -45,6 +48,10 @@ class ZerothOrderMixin(_Base):  # type: ignore[misc]
 
     A checkpoint resumes to the bits of a run that was not interrupted and saved and evaluated at the same steps.
 
+    Points are looked at one by one, which gives the bits of a plain loop. With `batching: pairs` (or `on`) both signs
+    of a direction (or up to 32 points) go through the model in one pass, where the loss follows from the logits and
+    the labels: tried at the first batch, with a warning where it does not.
+
     Under torchrun or `accelerate launch`, each process evaluates its own rows and only losses are exchanged; the model
     is not wrapped in `DistributedDataParallel`, which would hold gradients. Without a launcher one GPU is used.
 
@@ -62,6 +69,8 @@ class ZerothOrderMixin(_Base):  # type: ignore[misc]
     def __init__(self, *args: Any, method: ZerothOrderConfig | str = "fast", **kwargs: Any) -> None:
         self.zeroth_order_config = config_of(method, {})
         self._sizes: list[float] = []
+        self._batched: bool | None = None
+        """Whether several points go through the model in one pass; None: not known yet."""
         super().__init__(*args, **kwargs)
         self._check_arguments()
 
@@ -138,12 +147,13 @@ class ZerothOrderMixin(_Base):  # type: ignore[misc]
         inputs = self._prepare_inputs(inputs)
         tokens = getattr(self, "_total_train_tokens", None)
 
-        def closure() -> Any:
+        def run(model: Any) -> Any:
             if tokens is not None:
                 self._total_train_tokens = tokens  # a batch is counted once, however often it is looked at
             with self.compute_loss_context_manager(), full_head(bare):
-                return self.compute_loss(bare, dict(inputs), num_items_in_batch=num_items_in_batch)
+                return self.compute_loss(model, dict(inputs), num_items_in_batch=num_items_in_batch)
 
+        closure = self._closure(bare, inputs, run)
         parts = getattr(self, "current_gradient_accumulation_steps", self.args.gradient_accumulation_steps)
         if self._loss_covers_batch(num_items_in_batch):
             loss = self._zeroth_order.estimate(closure, weight=1.0)
@@ -151,6 +161,23 @@ class ZerothOrderMixin(_Base):  # type: ignore[misc]
             loss = self._zeroth_order.estimate(closure) / parts
         device: torch.device = self.args.device
         return loss.to(device)
+
+    def _closure(self, bare: nn.Module, inputs: dict[str, Any], run: Callable[[Any], Any]) -> Callable[[], Any]:
+        """One that looks at several points in a pass where the method asks for it and the loss is one of the logits."""
+        if self.zeroth_order_config.batching not in ("pairs", "on") or self._batched is False:
+            return lambda: run(bare)
+        passes = Passes(bare, inputs, run, MOST_COPIES[self.zeroth_order_config.batching])
+        if self._batched is None:
+            with still(bare):
+                self._batched = passes.agree()
+            if not self._batched:
+                warnings.warn(
+                    "probes run one by one: the loss of this trainer does not follow from the model's logits and the "
+                    "labels alone, so copies of a batch cannot be told apart",
+                    stacklevel=4,
+                )
+                return lambda: run(bare)
+        return passes
 
     def _loss_covers_batch(self, num_items_in_batch: Any) -> bool:
         """Whether the losses of the parts are to be added (each is divided by the items of all parts), not averaged."""

@@ -13,6 +13,7 @@ from optaware.errors import DivergedError, InputError, Problem
 from optaware.records import ZerothOrderConfig
 from optaware.train._asked import Point, answered, asked
 from optaware.train._digest import weights_digest
+from optaware.train._methods import MOST_COPIES
 from optaware.train._types import Probe
 from optaware.train.distributed import Ranks, shared_losses
 from optaware.train.estimators._points import losses_at
@@ -140,7 +141,8 @@ class ZerothOrder(torch.optim.Optimizer):
 
         Args:
             closure: Returns the mean loss of the (part of the) batch, for the model as it then computes. It must give
-                the same value when called again: draw the batch outside of it.
+                the same value when called again: draw the batch outside of it. A `BatchClosure` lets several points
+                go through the model in one pass, as many as the method's `batching` allows.
             weight: Weight of the part in the loss of the batch; None: all parts weigh the same. Give it for all
                 parts of a step or for none.
 
@@ -151,7 +153,7 @@ class ZerothOrder(torch.optim.Optimizer):
             ModelError: At the first call: the closure gives two values for the same weights.
             InputError: The closure calls `backward`, or returns something else than one number.
         """
-        loss = Closure(closure)
+        loss = Closure(closure, MOST_COPIES[self.config.batching])
         if self._parts and (self._parts[0][0] is None) != (weight is None):
             raise InputError(
                 Problem(
