@@ -46,9 +46,10 @@ def ask(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]
     threads = torch.get_num_threads()
     capsys.readouterr()
     try:
-        with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as ended:
+        with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sys, "argv", ["optaware", "runs", "replay", *words])
-            main()
+            with pytest.raises(SystemExit) as ended:
+                main()
     finally:
         torch.set_num_threads(threads)
     captured = capsys.readouterr()

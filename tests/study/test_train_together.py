@@ -8,9 +8,19 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
+from torch import nn
+
+from optaware._io import read_yaml
+from optaware.errors import InputError
+from optaware.records import FOFull, RunSpec, parse_record
+from optaware.store import Store
+from optaware.study import train_one
+from optaware.train import distributed
+from optaware.train.firstorder import full
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "TOKENIZERS_PARALLELISM": "false"}
@@ -36,8 +46,7 @@ def spec(tmp_path, tiny_model_dir):
 
 def start(spec, store, processes):
     python = [sys.executable]
-    if processes > 1:
-        python += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    python += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     return subprocess.Popen(
         [*python, "-m", "optaware", "train", str(spec), "--store", str(store), "--json", "--quiet"],
         env={**os.environ, **ENVIRONMENT},
@@ -53,6 +62,12 @@ def finish(process):
     return json.loads(out)
 
 
+def alone(spec, store):
+    """What one process does, here."""
+    result = train_one(parse_record(RunSpec, read_yaml(spec), str(spec)), Store(store))
+    return json.loads(result.model_dump_json())
+
+
 def outcome(store):
     (folder,) = (store / "runs").iterdir()
     assert (folder / "DONE").exists()
@@ -66,7 +81,7 @@ def outcome(store):
 
 
 def test_two_processes_make_the_run_of_one_also_when_stopped(spec, tmp_path):
-    one = finish(start(spec, tmp_path / "one", 1))
+    one = alone(spec, tmp_path / "one")
     stopped = start(spec, tmp_path / "two", 2)
     while stopped.poll() is None and not list((tmp_path / "two").glob("runs/*/checkpoint-last/state.json")):
         time.sleep(0.02)
@@ -74,16 +89,14 @@ def test_two_processes_make_the_run_of_one_also_when_stopped(spec, tmp_path):
     stopped.communicate()
     shutil.copytree(tmp_path / "two", tmp_path / "changed")
     two = finish(start(spec, tmp_path / "two", 2))
-    changed = finish(start(spec, tmp_path / "changed", 1))  # goes on alone where two stopped
+    changed = alone(spec, tmp_path / "changed")  # goes on alone where two stopped
     assert outcome(tmp_path / "one") == outcome(tmp_path / "two") == outcome(tmp_path / "changed")
     for key in ("test", "dev", "best_step", "forwards"):
         assert one[key] == two[key] == changed[key]
 
 
-def test_a_method_without_queries_is_refused(spec, tmp_path):
-    run = yaml.safe_load(spec.read_text("utf-8"))
-    spec.write_text(yaml.safe_dump({**run, "method": {"name": "fo-lora"}}), "utf-8")
-    process = start(spec, tmp_path / "store", 2)
-    _, errors = process.communicate()
-    assert process.returncode != 0
-    assert "method-not-shared" in errors
+def test_a_method_without_queries_is_refused(monkeypatch):
+    monkeypatch.setattr(distributed, "Ranks", lambda: SimpleNamespace(size=2))
+    learner = full(nn.Linear(2, 2), lambda batch: None, FOFull(), 0)
+    with pytest.raises(InputError, match="method-not-shared"):
+        distributed.share_queries(learner, {})
