@@ -464,3 +464,22 @@ def test_what_is_kept_of_a_build_can_be_used_and_quotes_no_more_than_it_may(
     assert "needs much memory" not in whole
     assert ("The monk sold the bell" in whole) == examples
     assert list_templates([kept])[-1].shots == 3
+
+
+def test_a_sentence_that_was_cut_off_is_left_out(bench: Bench) -> None:
+    def cut_off(request: ChatRequest) -> ChatReply:
+        text = f"- {RULES[1]}\n- Choose verbs that everybody knows because"
+        return ChatReply(key="", request_id="", model="x", text=text, finish_reason="length")
+
+    bench.designer(Writer({"rules": cut_off})).build(bench.card, until=2)
+    assert RULES[1] in bench.text(2)
+    assert "everybody knows" not in bench.text(2)
+
+
+def test_a_prompt_that_is_too_long_says_what_to_do(bench: Bench) -> None:
+    def refuse(request: ChatRequest) -> ChatReply:
+        return ChatReply(key="", request_id="", model="x", error="9000 tokens", error_code="prompt-too-long")
+
+    with pytest.raises(ModelError, match="--context-chars") as caught:
+        bench.build(Writer({"gaps": refuse}))
+    assert caught.value.code == "design-too-long"

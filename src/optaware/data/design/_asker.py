@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 from optaware._io import JsonlAppender
 from optaware.data._ledger import FINAL_CODES
 from optaware.data.design._replies import Lines
-from optaware.errors import BudgetExhausted, EndpointError
+from optaware.errors import BudgetExhausted, EndpointError, ModelError
 from optaware.llm import ChatModel, load_template
 from optaware.llm._usage import add_usage
 from optaware.records import ChatMessage, ChatModelRef, ChatReply, ChatRequest, Exchange, Usage
@@ -19,6 +20,18 @@ __all__ = ["PROMPTS", "Asker", "Counter", "OnStep"]
 PROMPTS = Path(__file__).parents[1] / "templates" / "design"
 OnStep = Callable[[str], None]
 """Called with a line on what is going on; what it raises stops the build in good order."""
+
+
+_TOO_LONG = frozenset({"prompt-too-long", "http-413"})
+
+
+def _ended(reply: ChatReply) -> str:
+    """The reply's text; of one that was cut off, what stands before its last, unfinished sentence."""
+    text = reply.text or ""
+    if reply.finish_reason != "length":
+        return text
+    found = re.match(r".*[.!?](?=\s|$)", text, re.DOTALL)
+    return found[0] if found else ""
 
 
 class Counter:
@@ -112,7 +125,7 @@ class Asker:
         for attempt in range(1, self._attempts + 1):
             self.say(key if attempt == 1 else f"{key}, try {attempt}")
             reply, seconds = self._ask(f"{key}#{attempt}", turns)
-            found = read(reply.text or "", prompt) if reply.text is not None else Lines((), (str(reply.error),))
+            found = read(_ended(reply), prompt) if reply.text is not None else Lines((), (str(reply.error),))
             self._keep(f"{key}#{attempt}", turns, reply, seconds, found)
             if found.kept or none_is_fine:
                 return found
@@ -136,6 +149,13 @@ class Asker:
             raise EndpointError.of("calls-failed", key, "there was no reply", "Run the same command again.")
         reply = replies[0]
         self._counter.add(1, int(reply.cached), reply.usage)
+        if reply.error_code in _TOO_LONG:
+            raise ModelError.of(
+                "design-too-long",
+                key,
+                f"the model cannot take the prompt: {reply.error}",
+                "Give a smaller --context-chars, or fewer --points and --rules.",
+            )
         if reply.error is not None and (reply.error_code or "") not in FINAL_CODES:
             raise EndpointError.of(
                 "calls-failed",
