@@ -21,7 +21,7 @@ from optaware.train.noise import noise_key
 
 __all__ = ["LowRankSides"]
 
-_TURNS, _ROWS = 64, 128
+_TURNS, _ROWS = 32, 128
 """Rows of a tile of a merge, and of a draw of V."""
 
 
@@ -29,7 +29,7 @@ _TURNS, _ROWS = 64, 128
 def _merge(
     tiles, sites, rests, rights, starts, learnt, decay, seeds, stride,
     SOURCE: tl.constexpr, RANK: tl.constexpr, RANK_BLOCK: tl.constexpr, ROUNDING: tl.constexpr,
-    PRECISION: tl.constexpr, BLOCK: tl.constexpr, TURNS: tl.constexpr,
+    PRECISION: tl.constexpr, ALIGN: tl.constexpr, BLOCK: tl.constexpr, TURNS: tl.constexpr,
 ):  # fmt: skip
     """`W ← decay·W + A·Vᵀ` in fp32 with one rounding (see `move`), for all matrices in one launch.
 
@@ -38,39 +38,48 @@ def _merge(
     """
     tile = tiles + tl.program_id(0).to(tl.int64) * 4
     site = tl.load(tile)
-    row = tl.load(tile + 1) + tl.arange(0, TURNS)
-    column = tl.load(tile + 2) + tl.arange(0, BLOCK)
-    base = tl.load(sites + site * 4).to(tl.pointer_type(SOURCE))
+    first = tl.load(tile + 1)
+    start = tl.multiple_of(tl.load(tile + 2), ALIGN)
+    row = first + tl.arange(0, TURNS)
+    column = start + tl.arange(0, BLOCK)
     height = tl.load(sites + site * 4 + 1).to(tl.int32)
     width = tl.load(sites + site * 4 + 2).to(tl.int32)
+    if ALIGN == 16:
+        width = width // 16 * 16
     exists, inside = row < height, column < width
     mask = exists[:, None] & inside[None, :]
-    place = row[:, None].to(tl.int64) * width + column[None, :]
+    # Places within a tile are small numbers, which leaves registers for what is computed.
+    corner = first.to(tl.int64) * width + start
+    place = tl.arange(0, TURNS)[:, None] * width + tl.arange(0, BLOCK)[None, :]
+    base = tl.multiple_of(tl.load(sites + site * 4).to(tl.pointer_type(SOURCE)), 16) + corner
+    rest = base
     value = tl.load(base + place, mask=mask, other=0.0).to(tl.float32)
     if ROUNDING == 2:
-        rest = tl.load(rests + site).to(tl.pointer_type(SOURCE)) + place
-        value += tl.load(rest, mask=mask, other=0.0).to(tl.float32) * (1.0 / 1024.0)
-    value *= tl.load(decay)
+        rest = tl.multiple_of(tl.load(rests + site).to(tl.pointer_type(SOURCE)), 16) + corner
+        value += tl.load(rest + place, mask=mask, other=0.0).to(tl.float32) * (1.0 / 1024.0)
     factor = tl.arange(0, RANK_BLOCK)
     some = factor < RANK
     right = tl.load(rights + site * 2).to(tl.pointer_type(SOURCE))
-    right += column[None, :] * tl.load(rights + site * 2 + 1) + factor[:, None]
-    left = learnt + tl.load(starts + site) + row[:, None] + factor[None, :] * stride
-    amounts = tl.load(left, mask=exists[:, None] & some[None, :], other=0.0)
-    factors = tl.load(right, mask=some[:, None] & inside[None, :], other=0.0).to(tl.float32)
-    value = tl.dot(amounts, factors, value, input_precision=PRECISION)
+    factors = right + column[None, :] * tl.load(rights + site * 2 + 1) + factor[:, None]
+    amounts = learnt + tl.load(starts + site) + row[:, None] + factor[None, :] * stride
+    change = tl.dot(
+        tl.load(amounts, mask=exists[:, None] & some[None, :], other=0.0),
+        tl.load(factors, mask=some[:, None] & inside[None, :], other=0.0).to(tl.float32),
+        input_precision=PRECISION,
+    )
+    value = value * tl.load(decay) + change
     if ROUNDING == 1:
         low = tl.load(seeds).to(tl.uint32, bitcast=True)
         high = tl.load(seeds + 1).to(tl.uint32, bitcast=True)
-        first, second = row_key(site, low, high)
-        noise = words(column[None, :], first + row[:, None].to(tl.uint32) * 0x9E3779B1, second)
+        one, two = row_key(site, low, high)
+        noise = words(column[None, :], one + row[:, None].to(tl.uint32) * 0x9E3779B1, two)
         bits = value.to(tl.int32, bitcast=True) + (noise >> 16).to(tl.int32)
         tl.store(base + place, (bits & -65536).to(tl.float32, bitcast=True).to(tl.bfloat16), mask=mask)
     else:
         stored = value.to(SOURCE)
         tl.store(base + place, stored, mask=mask)
         if ROUNDING == 2:
-            tl.store(rest, ((value - stored.to(tl.float32)) * 1024.0).to(SOURCE), mask=mask)
+            tl.store(rest + place, ((value - stored.to(tl.float32)) * 1024.0).to(SOURCE), mask=mask)
 
 
 @triton.jit
@@ -184,6 +193,8 @@ class LowRankSides:
         rights = torch.zeros(self.frame.sites, 2, dtype=torch.int64)
         merges, draws = [], []
         widest = max(each.shape[1] for each in self.matrices.values())
+        even = all(each.shape[1] % 16 == 0 and each.data_ptr() % 16 == 0 for each in self.matrices.values())
+        self._align = 16 if even else 1
         self._block = min(128, max(16, triton.next_power_of_2(widest)))
         for name, weight in self.matrices.items():
             site, right = self.site[name], self.right[name]
@@ -332,7 +343,7 @@ class LowRankSides:
             self.learnt.stride(0),
             SOURCE=TRITON_TYPES[self.dtype], RANK=self.rank, RANK_BLOCK=max(16, triton.next_power_of_2(self.rank)),
             ROUNDING=ROUNDINGS[self.rounding], PRECISION="ieee" if self.dtype.itemsize >= 4 else "tf32x3",
-            BLOCK=self._block, TURNS=_TURNS, num_warps=4,
+            ALIGN=self._align, BLOCK=self._block, TURNS=_TURNS, num_warps=4,
         )  # fmt: skip
         self.learnt.zero_()
         self.pending = 1.0
