@@ -267,7 +267,9 @@ def test_the_command(tmp_path, capsys):
     assert invoke([*told, "--to", "jsonl"]) == 0
     assert json.loads(capsys.readouterr().out)["name"] == "Scale"
     assert invoke([*told, "-o", str(out), "--method", "mezo"]) == 0
-    assert "1 of them cached" not in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "1 of them cached" not in said
+    assert "plan: asking, attempt 1 of 3" in said
     assert invoke([*told, "-o", str(out), "--method", "mezo"]) == 0
     assert "1 of them cached" in capsys.readouterr().err
     assert invoke(["plan", "bind", str(out), "--method", "mezo"]) == 0

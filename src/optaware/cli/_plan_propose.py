@@ -68,6 +68,7 @@ def propose_from(
         model=name,
         temperature=ref.temperature,
         seed=ref.seed,
+        say=lambda text: print(text, file=sys.stderr, flush=True),
     )
     if to == "json":
         text = json.dumps(found.to_json(), ensure_ascii=False, indent=2) + "\n"

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,6 +93,7 @@ def propose_plan(
     model: str | None = None,
     temperature: float = 0.0,
     seed: int = 0,
+    say: Callable[[str], None] = lambda text: None,
 ) -> Proposal:
     """Propose a ranked ablation plan for a paper.
 
@@ -114,6 +115,7 @@ def propose_plan(
         model: The planner's name in the page's title.
         temperature: Of the sampling.
         seed: Of the sampling.
+        say: Told what is asked for next, and how far the reading is.
 
     Raises:
         InputError: k below 1.
@@ -122,7 +124,9 @@ def propose_plan(
     """
     if k < 1:
         raise InputError.of("count-below-one", f"k = {k}", "it counts ablations", "Give 1 or more.")
-    return _Proposer(card, chat, k, missing, surface, limits or ProposeLimits(), temperature, seed).run(model)
+    proposer = _Proposer(card, chat, k, missing, surface, limits or ProposeLimits(), temperature, seed)
+    proposer.say = say
+    return proposer.run(model)
 
 
 @dataclass
@@ -155,6 +159,7 @@ class _Proposer:
         self.faults: list[str] = []
         self.mended: dict[str, None] = {}
         self.metric = main_metric(card)
+        self.say: Callable[[str], None] = lambda text: None
 
     def run(self, model: str | None) -> Proposal:
         parts = _parts(self.card, self.limits)
@@ -183,7 +188,11 @@ class _Proposer:
             told = {"title": self.title, "number": number, "count": len(parts), "text": text, "existing": existing}
             told["most"] = _MOST_OF_A_PART
             requests.append(self._request(f"{what} {number}", [_user(template.render(**told))]))
-        replies = {reply.key: reply for reply in self.chat.complete(requests)}
+        replies = {}
+        self.say(f"{what}: asking about {len(requests)} parts of the paper")
+        for reply in self.chat.complete(requests):
+            replies[reply.key] = reply
+            self.say(f"{what}: {len(replies)} of {len(requests)} parts are read")
         self.requests += len(requests)
         entries: list[AblationEntry] = []
         quotes: dict[str, list[str]] = {}
@@ -210,6 +219,7 @@ class _Proposer:
         best: _Reply | None = None
         attempt = 0
         for attempt in range(1, self.limits.attempts + 1):
+            self.say(f"plan: asking, attempt {attempt} of {self.limits.attempts}")
             (answer,) = self.chat.complete([self._request(f"plan {attempt}", turns)])
             self.requests += 1
             if answer.text is None:
@@ -248,6 +258,7 @@ class _Proposer:
             )
         listed = list(candidates[:_MOST_RANKED])
         prompt = load_template(_TEMPLATES / "rank.jinja").render(title=self.title, entries=listed, k=self.k)
+        self.say("plan: no reply could be used; asking for the order of the candidates")
         (answer,) = self.chat.complete([self._request("order", [_user(prompt)])])
         self.requests += 1
         order = [int(number) - 1 for number in re.findall(r"\d+", answer.text or "")]
