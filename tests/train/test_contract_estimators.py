@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -389,3 +391,9 @@ def test_the_loop_of_the_paper_is_only_what_rounds_as_it_does() -> None:
         learner = make_learner(model, lambda batch: model(torch.ones(1, 2)).sum(), method, 0)
         assert isinstance(learner, PlainMeZO) == plain
         learner.close()
+
+
+def test_every_field_is_in_the_manual() -> None:
+    manual = (Path(__file__).parents[2] / "docs" / "methods" / "zeroth_order.md").read_text("utf-8")
+    named = set(re.findall(r"`([a-z0-9_]+)`", manual))
+    assert set(ZerothOrderConfig.model_fields) - {"name"} <= named
