@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -160,3 +161,18 @@ def test_gate_bounds_are_taken_from_the_gate(rows_of: RowsOf) -> None:
     checks = {check.name: check for check in run_checks(task, example, "line", wide)}
     assert checks["length-ratio"].passed
     assert not {c.name: c for c in run_checks(task, example, "line", GateSpec())}["length-ratio"].passed
+
+
+def test_a_label_in_words_is_no_option_of_the_row(tmp_path: Path) -> None:
+    """Where the label's column holds the label itself, the checks must neither see it nor mistake it for a choice."""
+    path = tmp_path / "mail.yaml"
+    path.write_text(
+        "name: mail\nversion: '1'\ndescription: A mail.\nrole: a mail\ncitation: none\nlicence: CC0\nspan: mail\n"
+        "label: desk\nfields: {mail: text, desk: text}\noptions: [orders, repairs]\nprompt: '{{ mail }} This belongs to'\n"
+    )
+    task = get_task(str(path))
+    for label in ("orders", "repairs"):
+        row = task.example({"mail": "My lamp did not come.", "desk": label}, "train", 0, "row")
+        checks = {check.name: check.passed for check in run_checks(task, row, "My orders did not come.", GateSpec())}
+        assert not checks["label-leaked"]
+        assert checks["answer-leaked"]

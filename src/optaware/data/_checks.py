@@ -127,7 +127,10 @@ def _first(found: Iterator[str]) -> str | None:
 
 def row_options(task: Task, example: Example) -> tuple[list[str], list[str]]:
     """Label words of the task, and options that are this row's own text: one of the two is empty."""
-    texts = {text for name, value in example.fields.items() if name != task.span for text in _texts(value)}
+    # The label's own column is left out: where it holds the label in words, it would pass for an option of the row,
+    # and the checks would know which answer is right.
+    others = (value for name, value in example.fields.items() if name not in (task.span, task.label_field))
+    texts = {text for value in others for text in _texts(value)}
     names = [str(option) for option in _as_list(task.context(example)["options"])]
     own = [option for option in names if option.strip() in texts]
     if own:

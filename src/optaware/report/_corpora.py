@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from optaware.records import Decision, Interval
 from optaware.report._arms import task_name
+from optaware.report._corpus_facts import corpus_facts
 from optaware.report._inputs import ReportCorpus
 from optaware.report._words import Part, percent, reason_words, word_diff
 from optaware.stats import wilson
@@ -42,6 +43,8 @@ class CorpusView:
     verdict: str
     reasons: tuple[tuple[str, int], ...]
     examples: tuple[ExampleView, ...]
+    facts: tuple[str, ...] = ()
+    """How rewrites were tried and chosen, and what the evidence says; in sentences."""
 
 
 def corpus_view(corpus: ReportCorpus) -> CorpusView:
@@ -62,7 +65,14 @@ def corpus_view(corpus: ReportCorpus) -> CorpusView:
         )
     reasons = tuple(sorted(_reasons(corpus).items(), key=lambda item: (-item[1], item[0])))
     return CorpusView(
-        corpus, title, wilson(card.accepted, card.rows), accepted, verdict, reasons, tuple(_examples(corpus))
+        corpus,
+        title,
+        wilson(card.accepted, card.rows),
+        accepted,
+        verdict,
+        reasons,
+        tuple(_examples(corpus)),
+        corpus_facts(corpus),
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from optaware._io import read_json, read_jsonl
 from optaware.errors import InputError, Problem, ProblemList
 from optaware.records import (
+    CorpusEvidence,
     CorpusSpec,
     DatasetCard,
     Decision,
@@ -83,12 +84,14 @@ class ReportCorpus:
         spec: What was asked for.
         card: The counts.
         decisions: What the gate did, row by row.
+        evidence: What `optaware data evidence` found; None: it was not asked.
     """
 
     corpus_id: str
     spec: CorpusSpec
     card: DatasetCard
     decisions: tuple[Decision, ...] = ()
+    evidence: CorpusEvidence | None = None
 
 
 def load_report_run(folder: Path, spec: RunSpec | None = None) -> ReportRun:
@@ -138,4 +141,8 @@ def load_report_corpus(folder: Path) -> ReportCorpus:
         with problems.collecting():
             decisions.append(parse_record(Decision, row, f"{path}:{number}"))
     problems.raise_if_any()
-    return ReportCorpus(card.corpus_id, spec, card, tuple(decisions))
+    found = folder / "evidence.json"
+    evidence = parse_record(CorpusEvidence, read_json(found), str(found)) if found.is_file() else None
+    if evidence is not None and evidence.corpus_id != card.corpus_id:
+        evidence = None
+    return ReportCorpus(card.corpus_id, spec, card, tuple(decisions), evidence)

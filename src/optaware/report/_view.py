@@ -11,6 +11,7 @@ from optaware.report._analysis import Cell, Family, cell, families
 from optaware.report._arms import ArmKey, Collected, task_name, zero_shot_arm
 from optaware.report._claims import Claim, claim, headline, limits
 from optaware.report._corpora import CorpusView, corpus_view
+from optaware.report._corpus_facts import equal_cost
 from optaware.report._flips import FlipGroup, Texts, flip_groups
 from optaware.report._inputs import ReportCorpus, ReportRun
 from optaware.report._needed import Needed, needed
@@ -88,6 +89,8 @@ class View:
     families: tuple[Family, ...]
     collected: Collected
     corpora: tuple[CorpusView, ...]
+    equal_cost: tuple[str, ...]
+    """Which variants had as many rewrites a row; empty where none had several."""
     costs: tuple[Cost, ...]
     machines: tuple[Machine, ...]
     runs: tuple[RunRow, ...]
@@ -136,6 +139,7 @@ def make_view(
         families=tuple(found),
         collected=collected,
         corpora=tuple(corpus_views),
+        equal_cost=equal_cost(corpora),
         costs=tuple(_costs(collected)),
         machines=tuple(_machines(collected.runs)),
         runs=tuple(_run_row(run, collected) for run in collected.runs),

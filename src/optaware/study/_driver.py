@@ -240,7 +240,9 @@ def _stamp(
 
     results = {key: file_sha256(run.result) if run.is_done else "" for key, run in runs.items()}
     cards = {key: file_sha256(path / "card.json") if (path / "DONE").exists() else "" for key, path in corpora.items()}
-    content = canonical_json([study.to_json(), results, cards, reasons, choices])
+    found = [path / "evidence.json" for path in corpora.values()]
+    evidence = {path.parent.name: file_sha256(path) for path in found if path.exists()}
+    content = canonical_json([study.to_json(), results, cards, evidence, reasons, choices])
     return {"optaware": __version__, "inputs_sha256": text_sha256(content)}
 
 

@@ -31,7 +31,7 @@ from optaware.tasks import Task, get_task, load_splits
 if TYPE_CHECKING:
     from optaware.study._row_measure import Probed
 
-__all__ = ["gather_evidence"]
+__all__ = ["gather_evidence", "write_evidence"]
 
 _DRAWS = 2000
 _FIGURES = ("loss", "|g|", "variance of g", "curvature", "|curvature|", "perplexity of the span")
@@ -87,9 +87,14 @@ def gather_evidence(
         probes=probes,
         seed=seed,
     )
+    write_evidence(folder, found)
+    return found
+
+
+def write_evidence(folder: Path, found: CorpusEvidence) -> None:
+    """Put the evidence beside the corpus that it is of."""
     write_json(folder / "evidence.json", found.to_json())
     write_text(folder / "evidence.md", evidence_page(found))
-    return found
 
 
 def _probe(

@@ -6,10 +6,12 @@ from typing import Any
 
 from optaware._io import lock, read_json, write_json
 from optaware.data import HeldOut, build_corpus, read_judge, rows_sha256
+from optaware.data.evidence import collect_evidence
 from optaware.errors import InputError
 from optaware.llm import ChatModel, open_chat
 from optaware.records import ChatModelRef, CorpusSpec, DatasetCard, parse_record
 from optaware.store import Store, environment
+from optaware.study._evidence import write_evidence
 from optaware.study._given import take_given_rows
 from optaware.study._row_measure import open_measure
 from optaware.tasks import get_task, load_splits
@@ -66,7 +68,7 @@ def rewrite_one(
         same = spec.judge.model_copy(update=_SAMPLING) == spec.rewriter.model_copy(update=_SAMPLING)
         judge = rewriter if same else open_chat(spec.judge, cache=cache, on_usage=on_usage)
         panel = _panel(spec, judge, lambda ref: open_chat(ref, cache=cache, on_usage=on_usage))
-        return build_corpus(
+        card = build_corpus(
             spec,
             task,
             splits.train,
@@ -79,6 +81,9 @@ def rewrite_one(
             measure=open_measure(spec.search, task),
             give_up=give_up,
         )
+        # What the texts alone tell costs seconds, so every corpus has it; the model's view is asked for by name.
+        write_evidence(folder, collect_evidence(folder, task, splits.train, held_out=held_out))
+        return card
 
 
 def _panel(spec: CorpusSpec, judge: ChatModel, opened: Callable[[ChatModelRef], ChatModel]) -> ChatModel:

@@ -1,0 +1,123 @@
+"""`data rewrite`, `evidence` and `export` as a curator uses them: no study file, no key anywhere."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from optaware.cli._app import invoke
+from optaware.errors import EndpointError, InputError
+
+KEY = "sk-canary-0123456789abcdef"
+
+
+def _loopback():
+    path = Path(__file__).parents[1] / "loopback.py"
+    spec = importlib.util.spec_from_file_location("loopback_for_cli", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+loopback = _loopback()
+
+
+def said(body):
+    if "not the same" in body["messages"][0]["content"]:
+        return "same"
+    words = body["messages"][-1]["content"].split(":", 1)[-1].split()
+    return " ".join([words[-1], *words[:-1], "indeed"])
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A task of the user's own with 60 rows, and a folder to work in."""
+    task = tmp_path / "mail.yaml"
+    task.write_text(
+        "name: mail\nversion: '1'\ndescription: A mail and the desk that it belongs to.\n"
+        "role: the mail as the customer wrote it\ncitation: none\nlicence: CC0\nspan: mail\nlabel: desk\n"
+        "fields: {mail: text, desk: text}\noptions: [orders, repairs]\nprompt: '{{ mail }} This belongs to'\n"
+        "splits: {train: rows.jsonl}\n"
+    )
+    things = ["lamp", "kettle", "radio", "clock", "chair"]
+    rows = [
+        {"mail": f"Where is the {things[n % 5]} that I paid for on day {n + 2}?", "desk": ["orders", "repairs"][n % 2]}
+        for n in range(60)
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SHOP_KEY", KEY)
+    return tmp_path
+
+
+def no_key(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if path.is_file():
+            assert KEY.encode() not in path.read_bytes(), path
+
+
+def test_a_corpus_from_one_command(place, capsys):
+    with loopback.LoopbackServer(answer=said) as server:
+        command = ["data", "rewrite", "mail.yaml", "--llm", "m", "--base-url", server.base_url, "--key-env", "SHOP_KEY"]
+        command += ["--price", "1", "10", "-o", "made", "--quiet"]
+        assert invoke([*command, "--dry-run"]) == 0
+        assert server.count == 0
+        assert not Path("made").exists()
+        assert invoke(command) == 0
+        assert server.count == 180
+        assert invoke([*command, "--concurrency", "2", "--budget-usd", "9"]) == 0  # finished: nothing is asked
+        assert server.count == 180
+        assert server.requests[0]["headers"]["authorization"] == f"Bearer {KEY}"
+    out = capsys.readouterr().out
+    assert "60 of 60 rewrites accepted (100.0 %, 95 % interval 94.0 to 100.0)" in out
+    assert "180 calls (0 cached)" in out
+    card = json.loads((place / "made" / "card.json").read_text())
+    assert card["cost_usd"] == pytest.approx(180 * (10 + 50) / 1e6)
+    assert "no leak" in (place / "made" / "evidence.md").read_text().lower()
+    assert invoke(["data", "evidence", "made", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["changed"] == 60
+    assert invoke(["data", "export", "made", "-o", "out", "--format", "jsonl"]) == 0
+    first = json.loads((place / "out" / "train.jsonl").read_text().splitlines()[0])
+    assert first["prompt"].endswith("This belongs to")
+    assert first["completion"].strip() == "orders"
+    no_key(place)
+
+
+def test_a_corpus_below_the_level_says_so(place, capsys):
+    def strict(body):
+        judged = "not the same" in body["messages"][0]["content"]
+        return "not the same" if judged and "lamp" in body["messages"][-1]["content"] else said(body)
+
+    with loopback.LoopbackServer(answer=strict) as server:
+        base = ["data", "rewrite", "mail.yaml", "--llm", "m", "--base-url", server.base_url, "--key-env", "SHOP_KEY"]
+        assert invoke([*base, "-o", "made", "--quiet"]) == 0
+    assert "Below the 90 % asked for: 12 rows are the original ones" in capsys.readouterr().out
+    assert "**Not accepted.**" in (place / "made" / "README.md").read_text()
+
+
+def test_what_is_wrong_is_said_before_anything_is_asked(place):
+    with pytest.raises(InputError, match="rewriter-missing"):
+        invoke(["data", "rewrite", "mail.yaml", "-o", "made"])
+    with pytest.raises(InputError, match="prefer"):
+        invoke(["data", "rewrite", "mail.yaml", "--llm", "m", "--search", "3", "-o", "made"])
+    with pytest.raises(InputError, match="protocol-sizes"):
+        invoke(["data", "rewrite", "mail.yaml", "--llm", "m", "--protocol", "oat", "-n", "3"])
+    with pytest.raises(InputError, match="too-few-rows"):
+        invoke(["data", "rewrite", "mail.yaml", "--llm", "m", "-n", "61"])
+
+
+def test_a_refused_key_is_not_shown(place, capsys):
+    body = json.dumps({"error": {"message": f"Incorrect API key provided: {KEY}"}}).encode()
+    with loopback.LoopbackServer(fault=lambda *_: loopback.Fault(status=401, body=body)) as server:
+        base = ["data", "rewrite", "mail.yaml", "--llm", "m", "--base-url", server.base_url, "--key-env", "SHOP_KEY"]
+        with pytest.raises(EndpointError) as caught:
+            invoke([*base, "-o", "made"])
+    assert "SHOP_KEY" in str(caught.value)
+    shown = capsys.readouterr()
+    assert KEY not in str(caught.value) + shown.out + shown.err
+    no_key(place)
