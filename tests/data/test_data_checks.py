@@ -168,7 +168,7 @@ def test_a_label_in_words_is_no_option_of_the_row(tmp_path: Path) -> None:
     path = tmp_path / "mail.yaml"
     path.write_text(
         "name: mail\nversion: '1'\ndescription: A mail.\nrole: a mail\ncitation: none\nlicence: CC0\nspan: mail\n"
-        "label: desk\nfields: {mail: text, desk: text}\noptions: [orders, repairs]\nprompt: '{{ mail }} This belongs to'\n"
+        "label: desk\nfields: {mail: text, desk: text}\noptions: [orders, repairs]\nprompt: '{{ mail }} It is for'\n"
     )
     task = get_task(str(path))
     for label in ("orders", "repairs"):
