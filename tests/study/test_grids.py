@@ -172,3 +172,39 @@ def test_a_model_s_size_is_told_without_loading_it(tiny_model_dir):
     assert guess.how == "name"
     assert guess.parameters == 7_000_000_000
     assert model_size(ModelRef(name="somebody/unsized")) is None
+
+
+def test_rows_that_were_given_stand_in_for_rewriting(tmp_path, grid_study, optaware):
+    from optaware.tasks import get_task, load_splits
+
+    data = yaml.safe_load(grid_study.read_text("utf-8"))
+    study = load_study(grid_study)
+    task = get_task(study.tasks[0])
+    rows = [{"example_id": row.id, **row.fields} for row in load_splits(task, study.protocol).train]
+    for row in rows[:5]:
+        row[task.span] = f"{row[task.span]} Thank you."
+    given = tmp_path / "mine.jsonl"
+    given.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    data |= {
+        "variants": [{"name": "original"}, {"name": "mine", "rows": str(given)}],
+        "methods": [{"config": {"name": "mezo", "direction": "low-rank", "lr": 1.0e-3, "refresh_every": 3}}],
+        "seeds": [0],
+        "schedule": {**data["schedule"], "steps": 2},
+    }
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump(data), "utf-8")
+    store = tmp_path / "store"
+    ended = optaware("run", path, "--store", store, *IN_PROCESS, "--export", tmp_path / "away")
+    assert ended.returncode == 0, ended.stderr
+    (card,) = (json.loads(each.read_text("utf-8")) for each in store.glob("corpora/*/card.json"))
+    assert (card["rows"], card["identical"], card["judge"]) == (12, 7, "nobody")
+    assert len(list(store.glob("runs/*-mine-*/DONE"))) == 1
+    records = [json.loads(line) for line in (tmp_path / "away" / "runs.jsonl").read_text("utf-8").splitlines()]
+    assert [each["state"] for each in records] == ["done"] * 3
+    assert str(tmp_path) not in "".join(each.read_text("utf-8") for each in (tmp_path / "away").iterdir())
+    del rows[3][task.span]
+    rows[4]["example_id"] = rows[5]["example_id"]
+    given.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    refused = optaware("run", path, "--store", tmp_path / "other", "--dry-run")
+    assert refused.returncode == 2
+    assert "given twice" in refused.stderr

@@ -26,6 +26,7 @@ class InProcess:
         for job in jobs:
             outcome = Outcome(job.key, "stopped", "not begun")
             if not self._should_stop():
+                job.prepare()
                 on_event(Event("start", job))
                 outcome = self._one(job)
                 on_event(Event("end", job, outcome=outcome))

@@ -23,6 +23,9 @@ class Job:
         threads: CPU threads that the job uses; two jobs never share one.
         timeout_s: Seconds after which a worker process is stopped and the job failed; None: never. The in-process
             backend cannot break off its own code and leaves this to the command.
+        prepare: Called once right before the job begins, in the driver; it writes the files that the command reads. A
+            study of many runs thus starts at once. What it raises ends the executor, as a full disk would end every
+            job.
         progress: Steps done, steps in all and which part of the job they are of, read from the job's files; None when
             it cannot tell.
     """
@@ -33,6 +36,7 @@ class Job:
     log: Path
     threads: int = 1
     timeout_s: float | None = None
+    prepare: Callable[[], None] = lambda: None
     progress: Callable[[], tuple[int, int, str] | None] = lambda: None
 
 

@@ -119,6 +119,7 @@ class Ray:
         return [outcomes.get(job.key, Outcome(job.key, "stopped", "not begun")) for job in jobs]
 
     def _submit(self, task: Any, job: Job, share: float, on_event: Callable[[Event], None]) -> _Submitted:
+        job.prepare()
         note = job.log.parent / "ray-worker.txt"
         note.unlink(missing_ok=True)
         reference = task.options(

@@ -78,6 +78,7 @@ class Slurm:
             while (waiting or running) and not self._should_stop():
                 while waiting and len(running) < self._workers:
                     job = waiting.pop(0)
+                    job.prepare()
                     running.append(self._begin(submitit, job, again=tries[job.key] > 0))
                     on_event(Event("retry" if tries[job.key] else "start", job))
                 time.sleep(_POLL_S)

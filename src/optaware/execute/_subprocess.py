@@ -98,6 +98,7 @@ class Subprocess:
             if running and self._reserve and available_bytes() < self._reserve:
                 return
             job = waiting.pop(0)
+            job.prepare()
             log, gpu = open_log(job.log), self._next_gpu(running)
             process = start(command_line(job), environment(job.threads, gpu), log)
             running.append(_Running(job, process, log, gpu, time.monotonic()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 from optaware._io import canonical_json, text_sha256
@@ -64,7 +65,7 @@ ADDED: dict[str, dict[str, object]] = {
     "MethodArm": {"grid": {}},
     "RunSpec": {"score_test": True},
     "StudySpec": {
-        "selection": {"seeds": None, "per_seed": False, "give_up": "never"},
+        "selection": {"seeds": None, "per_seed": False},
         "memory": None,
         "scale": None,
         "judge_file": None,
@@ -93,8 +94,21 @@ def fingerprint(spec: Record) -> str:
 
 
 def short_id(spec: Record) -> str:
-    """The first 12 hexadecimal digits of the fingerprint: the id of the run or corpus and of its folder."""
-    return fingerprint(spec)[:12]
+    """The first 12 hexadecimal digits of the fingerprint: the id of the run or corpus and of its folder.
+
+    Records do not change, so an object's id is worked out once; a study of many runs asks for it again and again.
+    """
+    place = id(spec)
+    known = _IDS.get(place)
+    if known is not None and known[0]() is spec:
+        return known[1]
+    found = fingerprint(spec)[:12]
+    _IDS[place] = (weakref.ref(spec, lambda _: _IDS.pop(place, None)), found)
+    return found
+
+
+_IDS: dict[int, tuple[weakref.ref[Record], str]] = {}
+"""Ids by the object's address, for as long as the object lives."""
 
 
 def _hashed(name: str, fields: dict[str, Any]) -> dict[str, Any]:

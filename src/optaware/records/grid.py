@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import product
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field
 
@@ -45,9 +45,6 @@ class Selection(Record):
     per_seed: bool = False
     """Let each seed of the study choose for itself, by its own dev accuracy (the spread over seeds then holds that of
     the choice); `seeds` is not used."""
-    give_up: Literal["never", "median", "halving"] = "never"
-    """Break off grid points that are hopeless by their dev loss so far: below the median of the others at the same
-    step, or by successive halving (optuna's pruners)."""
 
 
 def grid_points(config: Method, schedule: Schedule, grid: Mapping[str, tuple[Any, ...]]) -> tuple[GridPoint, ...]:

@@ -224,8 +224,6 @@ class StudySpec(Record):
             faults.append("a variant has a template or rows of its own, not both")
         if any(variant.template for variant in self.variants) and self.rewriter is None:
             faults.append("a variant has a template, so a rewriter is needed")
-        if any((variant.name == "original") != (variant.template is None) for variant in self.variants):
-            faults.append("exactly the variant named 'original' goes without a template")
         if self.judge_file is not None and len(self.tasks) > 1 and "{task}" not in self.judge_file:
             faults.append("a judge is made for one task, so judge_file needs {task} in its path")
         if self.protocol.name == "all":

@@ -102,6 +102,10 @@ def _smooth(run: ReportRun, steps: Sequence[dict[str, Any]], series: int) -> tup
     picked = np.unique(np.linspace(0, len(rows) - 1, min(_MOST_POINTS, len(rows))).round().astype(int))
     picked = picked[(count[picked] > 0) & np.isfinite(x[picked])]
     means = total[picked] / count[picked]
+    # Of a very long file only every k-th row was read: the window spans k times as many steps.
+    first = [_float(row.get("step")) for row in steps[:2]]
+    apart = first[1] - first[0] if len(first) == 2 else 1.0
+    window *= max(1, int(apart)) if math.isfinite(apart) else 1
     return Curve(series, run.run_id, tuple(map(float, x[picked])), tuple(map(float, means)), ended), window
 
 

@@ -136,6 +136,11 @@ def _differences(view: View) -> str:
             "--" if p is None else "$<$0.001" if p < 0.001 else f"{p:.3f}"
             for p in (contrast.p_value, contrast.p_corrected, item.p_fdr)
         ]
+        cells += [_p(p) for p in (contrast.p_value, contrast.p_corrected, item.p_fdr)]
         lines.append(" & ".join([cells[0], *(cell.replace("−", "$-$") for cell in cells[1:])]) + r" \\")
     caption = "Paired differences in accuracy from the baseline's data, on the same seeds and test rows."
     return _tabular("lrrrrr", caption, _label(view.study.name, "differences"), lines)
+
+
+def _p(value: float | None) -> str:
+    return "--" if value is None else "$<$0.001" if value < 0.001 else f"{value:.3f}"

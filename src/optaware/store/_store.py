@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 from optaware.errors import InputError, Problem
 from optaware.records import CorpusSpec, RunSpec, StudySpec, short_id
 from optaware.records.plan_run import ScriptSpec
 from optaware.store._folder import RunFolder
+from optaware.store._index import refresh_index
 
 __all__ = ["Store"]
 
@@ -52,6 +54,10 @@ class Store:
         if not folder.is_dir():
             return []
         return [RunFolder(path) for path in sorted(folder.iterdir()) if _RUN_NAME.match(path.name) and path.is_dir()]
+
+    def index(self) -> list[dict[str, Any]]:
+        """A row of figures per run folder, by name; quick where little has changed since it was last asked for."""
+        return refresh_index(self.root)
 
     def find_corpus(self, corpus_id: str) -> Path:
         """The folder of the corpus with this id.

@@ -56,8 +56,11 @@ class _Driver:
     def _job(self, spec: RunSpec | CorpusSpec) -> Job:
         folder = self._folder(spec)
         path = folder / "spec.json"
-        if not path.exists():
-            write_json(path, spec.to_json())
+
+        def prepare() -> None:
+            if not path.exists():
+                write_json(path, spec.to_json())
+
         study = self.graph.study
         training = isinstance(spec, RunSpec)
         command = ("train",) if training else ("data", "rewrite")
@@ -69,6 +72,7 @@ class _Driver:
             log=folder / "log.txt",
             threads=spec.threads if isinstance(spec, RunSpec) else study.threads * study.workers,
             timeout_s=self.timeout_s if training else None,
+            prepare=prepare,
             progress=(lambda: run_progress(folder, spec)) if isinstance(spec, RunSpec) else lambda: _rows(folder),
         )
 
@@ -92,8 +96,9 @@ def run_study(
     on_event: Callable[[Event], None] = lambda event: None,
     on_done: Callable[[str, RunSpec | CorpusSpec], None] = lambda key, spec: None,
     timeout_s: float | None = None,
+    report: bool = True,
 ) -> StudyOutcome:
-    """Do what is left of a study, then build its report.
+    """Do what is left of a study, then build its report (unless told not to).
 
     Runs on the original rows go first, so that a first result is there early; then the corpora; then the other runs.
     Where an arm has a grid, the runs that choose among its points come first, then those that use the chosen one.
@@ -121,7 +126,8 @@ def run_study(
                 return outcome
             if grids and not _do(driver, _decide(grids, store, folder, outcome), outcome):
                 return outcome
-        outcome.report = report_study(graph, store, outcome.failures, data_dir=data_dir)
+        if report:
+            outcome.report = report_study(graph, store, outcome.failures, data_dir=data_dir)
     return outcome
 
 

@@ -1,0 +1,180 @@
+"""How long a large study's book-keeping takes: planning, resuming and indexing finished runs, and building the report.
+
+The runs are made up (no model is trained): folders as `optaware train` leaves them, with predictions, evaluations and
+steps. Each measurement runs in a process of its own, so that its peak memory is its own.
+
+    python benchmarks/study_scale.py                     # 10,000 runs for the driver, 1,000 for the report
+    python benchmarks/study_scale.py --runs 1000 --report-runs 120 --steps 200
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from _result import write_result
+from optaware.records import MethodArm, MeZO, ModelRef, Protocol, RunSpec, Schedule, StudySpec, VariantSpec, short_id
+from optaware.store import Store
+from optaware.study import plan_study, report_study, run_study
+
+TASK = Path(__file__).parents[1] / "examples" / "tasks" / "ticket_routing.yaml"
+MODELS, ARMS = 5, 4
+
+
+def study(runs: int, steps: int, rewritten: bool) -> StudySpec:
+    """A study of about `runs` runs on the example task; `rewritten`: half of them on rows that are given."""
+    variants = (VariantSpec(name="original"),)
+    if rewritten:
+        variants = (*variants, VariantSpec(name="mine", rows=str(_rows())))
+    seeds = max(1, runs // (MODELS * ARMS * len(variants)))
+    return StudySpec(
+        name="scale",
+        models=tuple(ModelRef(name=f"somebody/Model-{index}B") for index in range(1, MODELS + 1)),
+        tasks=(str(TASK),),
+        protocol=Protocol(name="free", train=12, dev=6, test=9),
+        variants=variants,
+        methods=tuple(MethodArm(label=f"MeZO {index}", config=MeZO(lr=1e-6 * (1 + index))) for index in range(ARMS)),
+        schedule=Schedule(steps=steps, eval_every=max(1, steps // 20)),
+        seeds=tuple(range(seeds)),
+        zero_shot=False,
+    )
+
+
+def _rows() -> Path:
+    """The example task's training rows as they are, standing in for rewritten ones."""
+    from optaware.tasks import get_task, load_splits
+
+    task = get_task(str(TASK))
+    rows = load_splits(task, Protocol(name="free", train=12, dev=6, test=9)).train
+    path = Path(tempfile.gettempdir()) / f"study-scale-{os.getuid()}.jsonl"
+    path.write_text("".join(json.dumps({"example_id": row.id, **row.fields}) + "\n" for row in rows), "utf-8")
+    return path
+
+
+def write_run(store: Store, spec: RunSpec, rows: int, steps: int) -> None:
+    """A finished run's folder, without fsync."""
+    folder = store.run_folder(spec)
+    folder.path.mkdir(parents=True)
+    rng = np.random.default_rng(int(short_id(spec), 16))
+    right = rng.random(rows) < 0.7
+    predictions = [
+        {"example_id": f"t/test/{index}", "label": index % 2, "predicted": index % 2 if ok else 1 - index % 2}
+        for index, ok in enumerate(right)
+    ]
+    result = {
+        "version": 1,
+        "run_id": short_id(spec),
+        "outcome": "done",
+        "test": {"accuracy": float(right.mean()), "loss": 0.5, "n": rows},
+        "dev": {"accuracy": 0.7, "loss": 0.5, "n": 6},
+        "best_step": steps,
+        "steps": steps,
+        "forwards": 2 * steps,
+        "skipped": 0,
+        "train_s": 100.0,
+        "eval_s": 1.0,
+        "step_s_median": 0.1,
+        "peak_memory_bytes": 10**9,
+        "model_source": "hub:somebody",
+        "model_sha256": None,
+        "data_source": {"kind": "local", "location": "x", "sha256": {}},
+    }
+    folder.spec.write_text(json.dumps(spec.to_json()), "utf-8")
+    folder.result.write_text(json.dumps(result), "utf-8")
+    folder.env.write_text(json.dumps({"optaware": "0.1.0", "cores": 2}), "utf-8")
+    folder.predictions.write_text(
+        "".join(json.dumps({**row, "scores": [-1.0, -2.0]}) + "\n" for row in predictions), "utf-8"
+    )
+    if steps > 0:
+        losses = 0.7 + 0.1 * rng.standard_normal(steps)
+        step = [
+            {"step": i + 1, "loss": float(x), "coefficients": [0.1], "grad_norm": None, "lr": 1e-6, "examples": 16}
+            | {"forwards": 2 * (i + 1), "skipped": False, "step_s": 0.1, "metrics": {}}
+            for i, x in enumerate(losses)
+        ]
+        folder.steps.write_text("".join(json.dumps(row) + "\n" for row in step), "utf-8")
+        every = max(1, steps // 20)
+        evals = [
+            {"step": i, "split": "dev", "loss": 0.5, "accuracy": 0.7, "n": 6, "best": False, "forwards": 2 * i}
+            | {"wall_s": 1.0, "metrics": {}}
+            for i in range(0, steps + 1, every)
+        ]
+        folder.evals.write_text("".join(json.dumps(row) + "\n" for row in evals), "utf-8")
+    folder.done.write_text("", "utf-8")
+
+
+class Nobody:
+    """An executor that has nothing to do; it fails when it is given a job."""
+
+    def run(self, jobs: object, on_event: object) -> list[object]:
+        """See that nothing is left."""
+        assert not jobs, f"{jobs}"
+        return []
+
+
+def measure(what: str, root: Path, runs: int, steps: int) -> dict[str, float]:
+    """One measurement in this process."""
+    store = Store(root)
+    spec = study(runs, steps, rewritten=what == "report")
+    begun, used = time.perf_counter(), time.process_time()
+    if what == "index-again" or what == "index":
+        rows = store.index()
+        assert len(rows) >= 0.9 * runs, len(rows)
+    else:
+        graph = plan_study(spec)
+        if what == "resume":
+            run_study(graph, store, Nobody(), report=False)
+        elif what == "report":
+            report_study(graph, store)
+    seconds, cpu = time.perf_counter() - begun, time.process_time() - used
+    return {"wall_s": seconds, "cpu_s": cpu, "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+
+
+def main() -> None:
+    """Write the made-up runs, measure, write the result file."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=10_000)
+    parser.add_argument("--report-runs", type=int, default=1_000)
+    parser.add_argument("--steps", type=int, default=2_000, help="updates logged per run of the report")
+    parser.add_argument("--test-rows", type=int, default=500)
+    parser.add_argument("--out", type=Path, default=None)
+    parser.add_argument("--measure", nargs=4, metavar=("WHAT", "ROOT", "RUNS", "STEPS"), help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.measure:
+        what, root, runs, steps = given.measure
+        print(json.dumps(measure(what, Path(root), int(runs), int(steps))))
+        return
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="study-scale-") as scratch:
+        for part, runs, steps, cases in (
+            ("driver", given.runs, 0, ("plan", "resume", "index", "index-again")),
+            ("report", given.report_runs, given.steps, ("report",)),
+        ):
+            root = Path(scratch) / part
+            graph = plan_study(study(runs, steps, rewritten=part == "report"))
+            for spec in graph.runs:
+                write_run(Store(root), spec, given.test_rows if part == "report" else 9, steps)
+            for spec in graph.corpora:
+                from optaware.study import rewrite_one
+
+                rewrite_one(spec, Store(root))
+            for case in cases:
+                command = [sys.executable, __file__, "--measure", case, str(root), str(runs), str(steps)]
+                done = subprocess.run(command, capture_output=True, text=True, check=True)
+                rows.append({"case": case, "variant": f"{len(graph.runs)} runs", **json.loads(done.stdout)})
+                print(rows[-1], flush=True)
+    settings = {"test_rows": given.test_rows, "steps": given.steps}
+    print(write_result("study_scale", rows, out=given.out, settings=settings))
+
+
+if __name__ == "__main__":
+    main()
