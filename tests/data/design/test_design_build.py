@@ -14,7 +14,7 @@ from designing import FACTS, GUARD, REF, RULES, SOURCE, WHAT, WHO, Bench, Writer
 
 from optaware.data import make_corpus_spec, preview, prompt_ids
 from optaware.data.design import find_template, list_templates, parse_template
-from optaware.data.design._material import cut
+from optaware.data.design._material import cut, plain_text
 from optaware.data.design._replies import general, read_lines
 from optaware.data.review import LabelsFile, corpus_pairs
 from optaware.errors import BudgetExhausted, EndpointError, InputError, ModelError, StoppedBySignal
@@ -483,3 +483,8 @@ def test_a_prompt_that_is_too_long_says_what_to_do(bench: Bench) -> None:
     with pytest.raises(ModelError, match="--context-chars") as caught:
         bench.build(Writer({"gaps": refuse}))
     assert caught.value.code == "design-too-long"
+
+
+def test_a_paper_is_shown_without_marks_one_paragraph_or_point_a_line() -> None:
+    text = "## **Zig** is\nsmall.\n- It is *fast*,\n  mostly.\n2. It is slow.\n\nIn 2. it says <u>so</u>."
+    assert plain_text(text) == "Zig is small.\n- It is *fast*, mostly.\n2. It is slow.\nIn 2. it says so."

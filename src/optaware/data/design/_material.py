@@ -12,9 +12,9 @@ _LEFT_OUT = frozenset({"references", "related"})
 
 
 def plain_text(text: str) -> str:
-    """Paragraphs without marks of Markdown, one a line."""
+    """Paragraphs and points of lists without marks of Markdown, one a line."""
     found = []
-    for paragraph in re.split(r"\n\s*\n", text):
+    for paragraph in re.split(r"\n\s*\n|\n(?=[ \t]*(?:[-*•]|\d{1,2}[.)])[ \t])", text):
         line = re.sub(r"^\s*(?:#{1,6}|>)\s*", "", " ".join(paragraph.split()))
         line = re.sub(r"\*\*|__|</?u>|<sup>.*?</sup>", "", line).strip()
         if line:
