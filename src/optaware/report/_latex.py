@@ -132,10 +132,6 @@ def _differences(view: View) -> str:
         contrast, difference = item.contrast, item.contrast.difference
         cells = [latex_escape(f"{contrast.arm} − {contrast.baseline}, {item.place}")]
         cells += [points(difference.estimate), f"{points(difference.low)} to {points(difference.high)}"]
-        cells += [
-            "--" if p is None else "$<$0.001" if p < 0.001 else f"{p:.3f}"
-            for p in (contrast.p_value, contrast.p_corrected, item.p_fdr)
-        ]
         cells += [_p(p) for p in (contrast.p_value, contrast.p_corrected, item.p_fdr)]
         lines.append(" & ".join([cells[0], *(cell.replace("−", "$-$") for cell in cells[1:])]) + r" \\")
     caption = "Paired differences in accuracy from the baseline's data, on the same seeds and test rows."
