@@ -435,7 +435,7 @@ def test_searchers_learn_within_a_round(name: str, tmp_path: Path) -> None:
     searcher = proposer(name, tmp_path)
     trials: tuple[Trial, ...] = ()
     best: list[float] = []
-    for _ in range(10):
+    for _ in range(5 if name == "bayesian" else 10):
         answer = searcher.propose(history(trials=trials), 3)
         for each in answer.proposals:
             assert each.point is not None
