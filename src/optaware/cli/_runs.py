@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
 from optaware.cli._options import AsJson, StoreDir, print_json, print_table, store_at
+from optaware.cli._runs_track import TrackerName
 
 __all__ = ["app"]
 
@@ -17,29 +18,139 @@ def list_(
     *,
     store: StoreDir = None,
     state: Annotated[str | None, Parameter(help="Only runs in this state: done, running, failed, stopped.")] = None,
+    model: Annotated[str | None, Parameter(help="Only models whose name holds this.")] = None,
+    task: Annotated[str | None, Parameter(help="Only tasks whose name holds this.")] = None,
+    method: Annotated[str | None, Parameter(help="Only methods whose name holds this.")] = None,
+    variant: Annotated[str | None, Parameter(help="Only this version of the training rows.")] = None,
+    seed: Annotated[int | None, Parameter(help="Only this seed.")] = None,
+    sort: Annotated[
+        Literal["folder", "test_accuracy", "dev_accuracy", "updated", "train_s"],
+        Parameter(help="Order; accuracies, times and dates from the highest."),
+    ] = "folder",
+    limit: Annotated[int | None, Parameter(help="At most so many rows.")] = None,
     json: AsJson = False,
 ) -> int:
-    """List runs with where they stand and what they reached."""
-    rows = []
-    for run in store_at(store).runs():
-        status = run.read_status()
-        now = "done" if run.is_done else status.state if status else "planned"
-        if state not in (None, now):
-            continue
-        result = run.read_result() if run.is_done else None
-        rows.append(
-            {
-                "run": run.run_id,
-                "what": run.path.name[13:],
-                "state": now if result is None or result.outcome == "done" else result.outcome,
-                "steps": result.steps if result else status.step if status else 0,
-                "test accuracy": round(result.test.accuracy, 4) if result and result.test else None,
-            }
+    """List runs with where they stand and what they reached. Quick also with many runs: what is done is read once."""
+    rows = [
+        row
+        for row in store_at(store).index()
+        if state in (None, row["state"])
+        and variant in (None, row["variant"])
+        and seed in (None, row["seed"])
+        and all(
+            wanted is None or wanted.lower() in str(row[name]).lower()
+            for name, wanted in (("model", model), ("task", task), ("method", method))
         )
+    ]
+    if sort != "folder":
+        rows.sort(key=lambda row: (row[sort] is not None, row[sort] or 0), reverse=True)
+    rows = rows[:limit]
     if json:
         print_json(rows)
-    else:
-        print_table(["run", "what", "state", "steps", "test accuracy"], [[*row.values()] for row in rows])
+        return 0
+    columns = ["run", "what", "state", "steps", "test accuracy", "dev accuracy"]
+    print_table(
+        columns,
+        [
+            [row["run"], row["folder"][13:], row["state"], f"{row['steps'] or 0}/{row['of'] or 0}"]
+            + ["" if row[name] is None else round(row[name], 4) for name in ("test_accuracy", "dev_accuracy")]
+            for row in rows
+        ],
+    )
+    return 0
+
+
+@app.command
+def diff(left: str, right: str, /, *, store: StoreDir = None, json: AsJson = False) -> int:
+    """Show where two runs differ: spec first, then result and environment.
+
+    Parameters
+    ----------
+    left
+        Run id (its first digits suffice) or folder.
+    right
+        The other run.
+    """
+    from optaware._io import read_json
+    from optaware.cli._runs_diff import differences
+
+    place = store_at(store)
+    runs = (place.find_run(left), place.find_run(right))
+    found = {}
+    for name in ("spec", "result", "env"):
+        pair = [read_json(getattr(run, name)) if getattr(run, name).exists() else {} for run in runs]
+        found[name] = differences(*pair)
+    if json:
+        print_json({name: [list(row) for row in rows] for name, rows in found.items()})
+        return 0
+    for name, rows in found.items():
+        print_table([name, runs[0].run_id, runs[1].run_id], [list(row) for row in rows] or [["no difference", "", ""]])
+    return 0
+
+
+@app.command
+def tail(
+    run: str,
+    /,
+    *,
+    follow: Annotated[bool, Parameter(negative=(), help="Go on until the run has ended.")] = False,
+    every: Annotated[int, Parameter(help="Show every so manieth step.")] = 1,
+    store: StoreDir = None,
+) -> int:
+    """Print a run's steps and evaluations; with --follow as they come.
+
+    Parameters
+    ----------
+    run
+        Run id (its first digits suffice) or folder.
+    """
+    from optaware.cli._runs_track import follow as rows_of
+    from optaware.study import stop_requests
+
+    folder = store_at(store).find_run(run)
+    with stop_requests() as should_stop:
+        for name, row in rows_of(folder, wait=follow):
+            if should_stop():
+                return 3
+            if name == "steps" and row["step"] % max(1, every):
+                continue
+            shown = (
+                ("loss", "accuracy", "lr", "forwards", "step_s") if name == "steps" else ("loss", "accuracy", "best")
+            )
+            values = ", ".join(f"{key} {row[key]:.4g}" for key in shown if isinstance(row.get(key), int | float))
+            print(f"{'step' if name == 'steps' else row.get('split', 'dev'):>5} {row['step']:>7}  {values}", flush=True)
+    status = folder.read_status()
+    print(f"{folder.run_id}: {'done' if folder.is_done else status.state if status else 'planned'}")
+    return 0
+
+
+@app.command
+def track(
+    run: tuple[str, ...],
+    /,
+    *,
+    to: Annotated[TrackerName, Parameter(help="Tracker; its package must be installed.")],
+    project: Annotated[str, Parameter(help="Project or experiment there.")] = "optaware",
+    folder: Annotated[Path, Parameter(help="Where TensorBoard's files go.")] = Path("tracked"),
+    follow: Annotated[bool, Parameter(negative=(), help="Go on until the runs have ended.")] = False,
+    store: StoreDir = None,
+) -> int:
+    """Send curves and results of runs to TensorBoard, trackio, Weights & Biases or MLflow, live or afterwards.
+
+    Parameters
+    ----------
+    run
+        Run ids (their first digits suffice) or folders.
+    """
+    from optaware._io import read_json
+    from optaware.cli._runs_diff import flat
+    from optaware.cli._runs_track import open_tracker
+    from optaware.cli._runs_track import track as send
+
+    place = store_at(store)
+    for found in [place.find_run(name) for name in run]:
+        tracker = open_tracker(to, project, found.path.name, flat(read_json(found.spec)), folder)
+        print(f"{found.run_id}: {send(found, tracker, wait=follow)} rows sent to {to}")
     return 0
 
 
