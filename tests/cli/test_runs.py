@@ -31,8 +31,16 @@ def _write(store, seed, lr, *, done=True, accuracy=0.5):
             "outcome": "done",
             "test": {"accuracy": accuracy, "loss": 0.5, "n": 10},
             "dev": {"accuracy": 0.6, "loss": 0.4, "n": 5},
-            "best_step": 3, "steps": 3, "forwards": 6, "skipped": 0, "train_s": 1.5, "eval_s": 0.1,
-            "step_s_median": 0.1, "peak_memory_bytes": 1, "model_source": "x", "model_sha256": None,
+            "best_step": 3,
+            "steps": 3,
+            "forwards": 6,
+            "skipped": 0,
+            "train_s": 1.5,
+            "eval_s": 0.1,
+            "step_s_median": 0.1,
+            "peak_memory_bytes": 1,
+            "model_source": "x",
+            "model_sha256": None,
             "data_source": {"kind": "local", "location": "x", "sha256": {}},
         }
         folder.result.write_text(json.dumps(result), "utf-8")
