@@ -103,7 +103,7 @@ def _check_export(folder, *paths):
     assert [row["state"] for row in rows] == ["done"] * len(rows)
     assert rows[-1]["arm"] == "baseline, the first seed again"
     for row in rows:
-        assert row["correct"].count("1") / len(row["correct"]) == row["result"]["test"]["accuracy"]
+        assert row["correct"].count("1") / len(row["correct"]) == pytest.approx(row["result"]["test"]["accuracy"])
     assert len({row["rows_sha256"] for row in rows}) == 1
     assert {"report.html", "report.md", "arms.csv", "runs.csv", "results.json", "planned.json", "binding.yaml"} < {
         path.name for path in folder.iterdir()
