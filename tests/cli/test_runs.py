@@ -7,10 +7,10 @@ import types
 import pytest
 
 from optaware.cli._app import invoke
-from optaware.cli._runs_diff import differences
 from optaware.cli._runs_track import follow, open_tracker, track
 from optaware.errors import InputError
 from optaware.records import DataRef, MeZO, ModelRef, RunSpec, RunStatus, short_id
+from optaware.records.differences import differences
 from optaware.store import RunFolder, Store
 
 

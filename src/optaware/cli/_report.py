@@ -35,3 +35,38 @@ def build(
     html = report_study(graph, store_at(store), data_dir=folder)
     print(f"Report: {html}")
     return 0
+
+
+@app.command
+def compare(
+    first: Path,
+    second: Path,
+    /,
+    *,
+    out: Annotated[Path, Parameter(("--out", "-o"), help="Folder to write to.")],
+    scale: Annotated[str | None, Parameter(help="Scale of both studies.")] = None,
+    second_scale: Annotated[str | None, Parameter(help="Scale of the second study, if another.")] = None,
+    store: StoreDir = None,
+    second_store: Annotated[Path | None, Parameter(help="Results of the second study, if elsewhere.")] = None,
+    data: DataDir = None,
+) -> int:
+    """Compare two studies: the arms that both have, paired where seeds and rows are shared; HTML, Markdown, CSV.
+
+    Parameters
+    ----------
+    first
+        Study file (YAML) to compare with.
+    second
+        Study file that is compared; differences are second minus first.
+    """
+    from optaware.study import compare_studies, load_study, plan_study
+
+    folder, place = data_dir(data), store_at(store)
+    other = store_at(second_store) if second_store is not None else place
+    graphs = [
+        plan_study(load_study(path, chosen), data_dir=folder)
+        for path, chosen in ((first, scale), (second, second_scale or scale))
+    ]
+    files = compare_studies(graphs[0], graphs[1], (place, other), out)
+    print(f"Comparison: {files.html}")
+    return 0

@@ -72,7 +72,7 @@ def diff(left: str, right: str, /, *, store: StoreDir = None, json: AsJson = Fal
         The other run.
     """
     from optaware._io import read_json
-    from optaware.cli._runs_diff import differences
+    from optaware.records.differences import differences
 
     place = store_at(store)
     runs = (place.find_run(left), place.find_run(right))
@@ -143,9 +143,9 @@ def track(
         Run ids (their first digits suffice) or folders.
     """
     from optaware._io import read_json
-    from optaware.cli._runs_diff import flat
     from optaware.cli._runs_track import open_tracker
     from optaware.cli._runs_track import track as send
+    from optaware.records.differences import flat
 
     place = store_at(store)
     for found in [place.find_run(name) for name in run]:

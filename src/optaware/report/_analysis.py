@@ -21,7 +21,7 @@ from optaware.stats import (
     wilson,
 )
 
-__all__ = ["LEVEL", "Cell", "Comparison", "Family", "FamilyKey", "cell", "families"]
+__all__ = ["LEVEL", "Cell", "Comparison", "Family", "FamilyKey", "cell", "families", "matched"]
 
 LEVEL = 0.95
 FamilyKey = Literal["baseline", "between", "first-order", "zero-shot"]
@@ -102,6 +102,18 @@ def _matrix(scored: Sequence[Scored], ids: Sequence[str]) -> npt.NDArray[np.int8
         place = {example: index for index, example in enumerate(item.ids)}
         rows.append(item.correct[[place[example] for example in ids]])
     return np.stack(rows)
+
+
+def matched(
+    arm: Sequence[Scored], baseline: Sequence[Scored], seeds: Sequence[int]
+) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int8], np.random.Generator] | None:
+    """Correctness [seeds, rows] of two arms on shared seeds and rows, and a generator that depends on both alone."""
+    left = [item for seed in seeds for item in arm if item.run.spec.seed == seed]
+    right = [item for seed in seeds for item in baseline if item.run.spec.seed == seed]
+    if not left or len(left) != len(right) or not (ids := _shared([*left, *right])):
+        return None
+    rng = _generator("matched", *(item.run.run_id for item in (*left, *right)))
+    return _matrix(left, ids), _matrix(right, ids), rng
 
 
 def families(study: StudySpec, collected: Collected) -> list[Family]:

@@ -2,7 +2,7 @@
 
 from optaware.study._choose import Choice, Chosen, Option, choose, chosen_runs
 from optaware.study._cost import CostRow, StudyCost, check_budget, cost_of_study
-from optaware.study._driver import StudyOutcome, report_study, run_study
+from optaware.study._driver import StudyOutcome, compare_studies, report_study, run_study
 from optaware.study._evidence import gather_evidence
 from optaware.study._export import export_study
 from optaware.study._file import load_study, override
@@ -36,6 +36,7 @@ __all__ = [
     "check_models",
     "choose",
     "chosen_runs",
+    "compare_studies",
     "cost_of_study",
     "export_plan",
     "export_study",

@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from optaware._io import canonical_json, file_sha256, lock, read_json, text_sha256, write_json
 from optaware.errors import OptawareError, StorageError
@@ -14,7 +14,10 @@ from optaware.study._choose import Choice, choose, chosen_runs
 from optaware.study._graph import StudyGraph
 from optaware.tasks import get_task, load_splits
 
-__all__ = ["StudyOutcome", "run_study"]
+if TYPE_CHECKING:
+    from optaware.report import ComparisonFiles
+
+__all__ = ["StudyOutcome", "compare_studies", "report_study", "run_study"]
 
 
 @dataclass
@@ -194,6 +197,24 @@ def report_study(
     )
     write_json(stamp_file, stamp)
     return files.html
+
+
+def compare_studies(first: StudyGraph, second: StudyGraph, stores: tuple[Store, Store], out: Path) -> ComparisonFiles:
+    """Write a comparison of two studies from what is on disk.
+
+    Args:
+        first: The study to compare with.
+        second: The study that is compared.
+        stores: Where the results of each lie.
+        out: Folder to write to.
+    """
+    from optaware.report import StudyRuns, build_comparison, load_report_run
+
+    def side(graph: StudyGraph, store: Store) -> StudyRuns:
+        wanted = [*graph.runs, *chosen_runs(graph.choices, store)]
+        return StudyRuns(graph.study, [load_report_run(store.run_folder(run).path, run) for run in wanted])
+
+    return build_comparison(side(first, stores[0]), side(second, stores[1]), out)
 
 
 def _texts(graph: StudyGraph, task_name: str, data_dir: Path | None) -> dict[str, tuple[str, str]]:

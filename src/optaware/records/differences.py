@@ -1,4 +1,4 @@
-"""Two runs side by side: where their specs, and then their outcomes, differ."""
+"""Where two nested mappings differ, such as the specs of two runs or two studies."""
 
 from __future__ import annotations
 
