@@ -488,3 +488,20 @@ def test_a_prompt_that_is_too_long_says_what_to_do(bench: Bench) -> None:
 def test_a_paper_is_shown_without_marks_one_paragraph_or_point_a_line() -> None:
     text = "## **Zig** is\nsmall.\n- It is *fast*,\n  mostly.\n2. It is slow.\n\nIn 2. it says <u>so</u>."
     assert plain_text(text) == "Zig is small.\n- It is *fast*, mostly.\n2. It is slow.\nIn 2. it says so."
+
+
+def test_an_answer_may_begin_with_the_words_of_its_question() -> None:
+    told = "How does Zig get a gradient from the loss on the training texts? Leave out hardware and scores."
+    answer = (
+        "Zig gets a gradient from the loss on the training texts by comparing two forward passes along one direction."
+    )
+    echo = "Zig gets a gradient from the loss on the training texts."
+    found = read_lines(f"- {answer}\n- {echo}", known=[], told=told, limit=5)
+    assert found.kept == (answer,)
+    assert "it repeats the prompt" in found.dropped[0]
+
+
+def test_a_point_on_this_gradient_says_whose_it_is(bench: Bench) -> None:
+    said = "- The gradient is weak where two losses of a training text are noisy."
+    bench.designer(Writer({"gaps": lambda request: said})).build(bench.card, until=2)
+    assert "- The gradient of Zig is weak where" in bench.text(2)

@@ -215,9 +215,14 @@ def _facts(
             known=ground.readable(known),
             n=share,
         )
-        # Out of its reply a point has lost what "it" stood for.
-        found += [escape(re.sub(r"^(?:It|This method)(?= )", ground.spec.optimizer, point)) for point in said.kept]
+        found += [escape(_named(point, ground.spec.optimizer)) for point in said.kept]
     return found
+
+
+def _named(point: str, optimizer: str) -> str:
+    """The point with the optimizer's name: out of its reply it has lost what "it" and "this" stood for."""
+    point = re.sub(r"^(?:It|This (?:method|optimizer|approach))(?= )", lambda _: optimizer, point)
+    return re.sub(r"^(?:This|The) (gradient|estimate)(?= )", lambda found: f"The {found[1]} of {optimizer}", point)
 
 
 def _rules(ground: Ground, document: Document, known: Sequence[str], n: int, key: str) -> list[str]:

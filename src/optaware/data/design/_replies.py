@@ -36,7 +36,8 @@ _ANSWERS = re.compile(
     r"\b(?:correct|right) (?:answer|choice|label|option))\b",
     re.I,
 )
-_PARROTED_WORDS = 8
+_PARROTED_WORDS = 6
+_PARROTED_SHARE = 0.6
 _MIN_WORDS, _MAX_WORDS = 4, 60
 
 
@@ -63,8 +64,8 @@ def read_lines(reply: str, *, known: Iterable[str], told: str, limit: int, check
     Reasoning in `<think>` tags goes, of a fenced reply the inside counts; lines that begin with a bullet or a number
     are points, and where there are none, whole sentences on lines of their own; openings ("Here is the template:")
     are no points. Bold titles, quotes and slots (`{premise}`, `{{ x }}`) become plain words. Dropped with a reason:
-    lines too short or too long or without an end, stray braces that leave no sentence, eight words running out of the
-    prompt's own instructions, what the template or an earlier line says already, what a check objects to, and what is
+    lines too short or too long or without an end, stray braces that leave no sentence, lines that are mostly words of
+    the prompt's own instructions, what the template or an earlier line says already, what a check objects to, and what is
     over the limit.
 
     Args:
@@ -150,10 +151,12 @@ def _fault(point: str, instructions: str) -> str | None:
         return f"{len(said)} words, more than {_MAX_WORDS}"
     if point.endswith((":", "?")):
         return "a heading or a question"
+    # An answer may begin with the words of its question; one that has little else says nothing.
+    echoed: set[int] = set()
     for at in range(len(said) - _PARROTED_WORDS + 1):
-        if " ".join(said[at : at + _PARROTED_WORDS]) in instructions:
-            return "it repeats the prompt"
-    return None
+        if f" {' '.join(said[at : at + _PARROTED_WORDS])} " in f" {instructions} ":
+            echoed |= set(range(at, at + _PARROTED_WORDS))
+    return "it repeats the prompt" if len(echoed) >= _PARROTED_SHARE * len(said) else None
 
 
 def _short(text: str) -> str:
