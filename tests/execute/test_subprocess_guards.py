@@ -43,6 +43,15 @@ def test_gpus_that_the_driver_lists_and_none_without_it(tmp_path, monkeypatch):
     assert visible_gpus() == ("0", "1")
 
 
+def test_a_worker_that_is_told_to_stop_while_it_starts_is_stopped_and_not_failed(make_job, make_backend):
+    started = []
+    backend = make_backend("subprocess", should_stop=lambda: bool(started))
+    outcomes = backend.run(
+        [make_job("young", "import time; time.sleep(600)")], lambda event: started.append(event.kind)
+    )
+    assert [outcome.state for outcome in outcomes] == ["stopped"]
+
+
 def test_a_reserve_that_is_never_free_lets_one_job_run_at_a_time(make_job, make_backend):
     running, most = set(), []
 

@@ -136,7 +136,7 @@ def test_a_stop_and_a_kill_lose_nothing(tmp_path, optaware, interrupted, monkeyp
 def test_a_time_limit_stops_in_order_and_reports_what_is_there(tmp_path, optaware, monkeypatch):
     monkeypatch.setenv("PAUSE", "600")
     binding, store = _write(tmp_path), tmp_path / "store"
-    arguments = ["plan", "run", binding, "--store", store, "--seeds", "2", "--export", tmp_path / "out"]
+    arguments = ["plan", "run", binding, "--store", store, "--seeds", "1", "--export", tmp_path / "out"]
     ended = optaware(*arguments, "--stop-after-s", 3)
     assert ended.returncode == 3, ended.stderr
     assert "goes on from here" in ended.stderr

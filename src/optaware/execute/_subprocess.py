@@ -135,8 +135,13 @@ class Subprocess:
         return ended
 
     @staticmethod
-    def _note(item: _Running, outcomes: dict[str, Outcome], on_event: Callable[[Event], None]) -> None:
+    def _note(
+        item: _Running, outcomes: dict[str, Outcome], on_event: Callable[[Event], None], *, told: bool = False
+    ) -> None:
         outcome = outcome_of(item.job.key, item.process.returncode, item.job.log, item.reason)
+        if told and died(item.process.returncode) and not item.reason:
+            # Told to stop before it could listen (still starting), or it did not obey in time: no failure of its own.
+            outcome = Outcome(item.job.key, "stopped", "ended while it was told to stop")
         outcomes[item.job.key] = outcome
         on_event(Event("end", item.job, outcome=outcome))
 
@@ -146,10 +151,10 @@ class Subprocess:
         deadline = time.monotonic() + GRACE_S
         while running and time.monotonic() < deadline:
             for item in self._ended(running):
-                self._note(item, outcomes, on_event)
+                self._note(item, outcomes, on_event, told=True)
             time.sleep(_POLL_S / 5)
         for item in running:
             signal_group(item.process, signal.SIGKILL)
             item.process.wait()
         for item in self._ended(running):
-            self._note(item, outcomes, on_event)
+            self._note(item, outcomes, on_event, told=True)
