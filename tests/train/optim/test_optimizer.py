@@ -418,6 +418,49 @@ def test_models_that_cannot_be_trained_are_refused(model: Any) -> None:
         ZerothOrder(model, "fast")
 
 
+class Packed(nn.Linear):
+    """A linear layer whose weight is kept in 8 bits, frozen, as quantisers leave it."""
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__(layer.in_features, layer.out_features, bias=False)
+        self.scale = float(layer.weight.detach().abs().max()) / 127
+        self.weight = nn.Parameter((layer.weight.data / self.scale).round().to(torch.int8), requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.linear(x, self.weight.to(x.dtype) * self.scale)
+
+
+@pytest.mark.parametrize("method", ["fast", "mezo"])
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # of PEFT
+def test_an_adapter_is_trained_on_a_quantised_base(model: Any, method: str) -> None:
+    peft = pytest.importorskip("peft")
+    for layer in model.model.layers:
+        layer.mlp.up_proj = Packed(layer.mlp.up_proj)
+    with pytest.raises(ModelError, match="quantised"):
+        ZerothOrder(model, method)
+    adapted = peft.get_peft_model(model, peft.LoraConfig(target_modules=["up_proj", "q_proj"], r=2))
+    before = weights(adapted)
+    optimizer = run(adapted, batches(2), ZerothOrder(adapted, method, lr=1e-2))
+    optimizer.close()
+    moved = {name for name, each in weights(adapted).items() if not torch.equal(each, before[name])}
+    assert moved == {name for name in before if "lora_" in name}
+
+
+@pytest.mark.parametrize("method", ["fast", "mezo"])
+def test_a_compiled_model_takes_the_steps_of_the_model(model: Any, tiny_model_dir: Path, method: str) -> None:
+    other = AutoModelForCausalLM.from_pretrained(tiny_model_dir)
+    one = run(model, batches(2), ZerothOrder(model, method, lr=1e-3))
+    compiled: Any = torch.compile(other, backend="eager")
+    two = ZerothOrder(compiled, method, lr=1e-3)
+    for ids in batches(2):
+        two.estimate(lambda ids=ids: compiled(input_ids=ids, labels=ids, use_cache=False).loss)
+        two.step()
+    assert one.probe is not None
+    assert two.probe is not None
+    assert two.probe.coefficients == pytest.approx(one.probe.coefficients, rel=1e-2)
+    assert two.state_dict()["zeroth_order"]["identity"] == one.state_dict()["zeroth_order"]["identity"]
+
+
 def test_closing_leaves_a_bare_model(model: Any) -> None:
     hooks = sum(len(each._forward_hooks) + len(each._forward_pre_hooks) for each in model.modules())
     optimizer = run(model, batches(2))

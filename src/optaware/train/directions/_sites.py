@@ -132,6 +132,8 @@ def _refuse(model: nn.Module, names: dict[int, str]) -> None:
             )
         )
     packed = [name for name, each in model.named_parameters() if not each.is_floating_point() and each.ndim > 1]
+    if hasattr(model, "peft_config"):  # an adapter is trained on top, and a frozen base may be quantised
+        packed = []
     if empty := [name for name, each in trained if each.is_meta] or packed:
         why = "quantised (packed integers)" if packed else "on the meta device (they have no data)"
         raise ModelError(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import torch
@@ -90,6 +92,9 @@ class ZerothOrder(torch.optim.Optimizer):
             check_model(model, params)
         super().__init__(params, {"lr": self.config.lr, "weight_decay": self.config.weight_decay})
         self.model, self.seed, self.steps, self.share, self.max_skipped = model, seed, steps, share, max_skipped
+        self._bare: nn.Module = getattr(
+            model, "_orig_mod", model
+        )  # what torch.compile wraps, with the names as they were
         self.ranks = Ranks()
         self.steps_done = 0
         self.forwards = 0
@@ -103,7 +108,7 @@ class ZerothOrder(torch.optim.Optimizer):
         self._points: list[Point] = []
         self._prepared = self._busy = self._loose = False
         self._build()
-        names = {id(parameter): name for name, parameter in model.named_parameters()}
+        names = {id(parameter): name for name, parameter in self._bare.named_parameters()}
         self._names = [[names[id(each)] for each in group["params"]] for group in self.param_groups]
         module: Any = model
         self._hooks = [
@@ -127,7 +132,7 @@ class ZerothOrder(torch.optim.Optimizer):
     def _build(self) -> None:
         for group in self.param_groups:
             check_model(self.model, group["params"])
-        learners = pieces(self.model, self.config, [group["params"] for group in self.param_groups], self.seed)
+        learners = pieces(self._bare, self.config, [group["params"] for group in self.param_groups], self.seed)
         self._directions = [learner.direction for learner in learners]
         self._updates = [learner.update for learner in learners]
         self._estimator = learners[0].estimator
@@ -165,7 +170,7 @@ class ZerothOrder(torch.optim.Optimizer):
             )
         self._busy = True
         try:
-            with still(self.model):
+            with still(self.model), _uncompiled():
                 if not self._prepared:
                     self._prepare(loss)
                 if not self._parts:
@@ -353,6 +358,14 @@ class ZerothOrder(torch.optim.Optimizer):
         self.skipped, self._skipped_in_a_row = int(own["skipped"]), int(own["skipped_in_a_row"])
         self._parts = []
         self._loose = False
+
+
+def _uncompiled() -> AbstractContextManager[Any]:
+    """Inside, compiled models run as they are written: perturbations are made by code that does not trace."""
+    if "torch._dynamo" not in sys.modules:
+        return nullcontext()
+    stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
+    return stance
 
 
 def _sum(values: Iterable[float]) -> float:
