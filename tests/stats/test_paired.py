@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from optaware.errors import InputError
-from optaware.stats import mcnemar, sign_flip_test
+from optaware.stats import crossed_test, mcnemar, paired_bootstrap, sign_flip_test
 
 
 def _pair(gained, lost, same=5):
@@ -84,3 +84,35 @@ def test_level_of_the_sign_flip_test():
         draw = [(rng.random((2, 60)) < hard).astype(int) for _ in range(2)]
         small += sign_flip_test(*draw, rng=rng, draws=400).p_value <= 0.05
     assert 0.02 <= small / 400 <= 0.08
+
+
+def test_level_of_the_crossed_test():
+    """Seeds that differ more than their rows tell do not make a difference between arms: p ≤ 0.05 stays rare."""
+    rng = np.random.default_rng(12)
+    small = flips = 0
+    for _ in range(300):
+        hard, shift = rng.random((1, 80)), rng.normal(0, 0.15, (2, 3, 1))
+        arm, baseline = ((rng.random((3, 80)) < hard + moved).astype(int) for moved in shift)
+        small += crossed_test(arm, baseline).p_value <= 0.05
+        flips += sign_flip_test(arm, baseline, rng=rng, draws=200).p_value <= 0.05
+    assert small / 300 <= 0.08
+    assert flips / 300 > 0.2  # what holds for these trained models does not for others
+
+
+def test_the_crossed_test_says_what_the_interval_says():
+    rng = np.random.default_rng(13)
+    agree = 0
+    for gain in np.linspace(0, 0.3, 60):
+        hard = rng.random((1, 150)) * 0.6
+        arm, baseline = ((rng.random((4, 150)) < hard + more).astype(int) for more in (gain, 0.0))
+        interval = paired_bootstrap(arm, baseline, rng=rng)
+        agree += (crossed_test(arm, baseline).p_value < 0.05) == (interval.low > 0 or interval.high < 0)
+    assert agree >= 57
+
+
+def test_the_crossed_test_at_its_ends():
+    same = np.ones((2, 5))
+    assert crossed_test(same, same).p_value == 1.0
+    assert crossed_test(same, 0 * same).p_value == 0.0
+    with pytest.raises(InputError, match="one-seed"):
+        crossed_test(np.ones(5), np.zeros(5))

@@ -10,7 +10,7 @@ import numpy as np
 from optaware._io import canonical_json, text_sha256
 from optaware.records import Interval
 from optaware.report._ablation_runs import AblationRun
-from optaware.stats import holm, mcnemar, mean_interval, paired_bootstrap, sign_flip_test
+from optaware.stats import crossed_test, holm, mcnemar, mean_interval, paired_bootstrap
 
 __all__ = ["LEVEL", "Effect", "NoiseFloor", "Verdict", "correct_together", "effect", "noise_floor", "paired", "verdict"]
 
@@ -62,8 +62,8 @@ def effect(arm: Sequence[AblationRun], baseline: Sequence[AblationRun], metric: 
     """Compare an arm with the baseline on the seeds that both have.
 
     Where the runs keep every test row (accuracy): bootstrap over seeds and rows for the interval; McNemar's test for
-    one seed, sign flips over rows for several. Where only a total per seed is known: Student's t on the paired
-    differences.
+    one seed, for several the t test with the interval's two-way variance. Where only a total per seed is known:
+    Student's t on the paired differences.
 
     Args:
         arm: The arm's runs.
@@ -79,7 +79,7 @@ def effect(arm: Sequence[AblationRun], baseline: Sequence[AblationRun], metric: 
         right = np.array([[run.correct[row] for row in rows] for _, run in pairs if run.correct is not None])
         rng = _generator(*seeds, *(run.run_id for pair in pairs for run in pair))
         difference = paired_bootstrap(left, right, rng=rng, level=LEVEL)
-        test = mcnemar(left, right) if len(pairs) == 1 else sign_flip_test(left, right, rng=rng)
+        test = mcnemar(left, right) if len(pairs) == 1 else crossed_test(left, right)
         note = "one seed: nothing is said about others" if len(pairs) == 1 else ""
         return Effect(difference, test.p_value, test.method, seeds, note=note)
     differences = [float(a.values[metric] or 0.0) - float(b.values[metric] or 0.0) for a, b in pairs]

@@ -5,7 +5,7 @@ from optaware.stats._bootstrap import crossed_bootstrap, paired_bootstrap
 from optaware.stats._f1 import macro_f1
 from optaware.stats._intervals import clopper_pearson, mean_interval, wilson
 from optaware.stats._multiple import benjamini_hochberg, holm
-from optaware.stats._paired import PairedTest, mcnemar, sign_flip_test
+from optaware.stats._paired import PairedTest, crossed_test, mcnemar, sign_flip_test
 from optaware.stats._power import rows_needed, seeds_needed
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "clopper_pearson",
     "cohen_kappa",
     "crossed_bootstrap",
+    "crossed_test",
     "holm",
     "macro_f1",
     "mcnemar",

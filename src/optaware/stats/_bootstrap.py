@@ -10,7 +10,7 @@ from optaware.errors import InputError
 from optaware.records import Interval
 from optaware.stats._check import FloatArray, matrix, t_quantile, unit_interval
 
-__all__ = ["crossed_bootstrap", "paired_bootstrap"]
+__all__ = ["crossed_bootstrap", "paired_bootstrap", "two_way_variance"]
 
 _CELLS_AT_ONCE = 4_000_000
 _MOST_KINDS = 256
@@ -102,7 +102,7 @@ def crossed_bootstrap(values: Any, *, rng: np.random.Generator, draws: int = 10_
     estimate = float(data.mean())
     means = _draw_means(data, rng, draws)
     tail = (1.0 - level) / 2.0
-    variance, df = _two_way_variance(data)
+    variance, df = two_way_variance(data)
     scale, spread = 1.0, float(means.std())
     if variance > 0 and spread > 0:
         scale = t_quantile(level, df) / NormalDist().inv_cdf(1.0 - tail) * math.sqrt(variance) / spread
@@ -142,7 +142,7 @@ def _draw_means(data: FloatArray, rng: np.random.Generator, draws: int) -> Float
     return means
 
 
-def _two_way_variance(data: FloatArray) -> tuple[float, float]:
+def two_way_variance(data: FloatArray) -> tuple[float, float]:
     """Variance of the mean of [seeds, examples], and its Satterthwaite degrees of freedom."""
     seeds, examples = data.shape
     by_seed = float(data.mean(axis=1).var(ddof=1)) / seeds if seeds > 1 else 0.0

@@ -1,15 +1,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import comb
+from math import comb, sqrt
 from typing import Any, Literal
 
 import numpy as np
 
 from optaware.errors import InputError
+from optaware.stats._bootstrap import two_way_variance
 from optaware.stats._check import FloatArray, matrix
 
-__all__ = ["PairedTest", "mcnemar", "sign_flip_test"]
+__all__ = ["PairedTest", "crossed_test", "mcnemar", "sign_flip_test"]
 
 _EXACT_UP_TO = 14
 """2¹⁴ sign patterns are listed rather than drawn."""
@@ -122,6 +123,40 @@ def sign_flip_test(
         hits += int((np.abs(sums) >= seen - 1e-9 * max(1.0, seen)).sum())
         left -= size
     return PairedTest((1 + hits) / (1 + draws), 1 / (1 + draws), f"{what}, {draws} draws")
+
+
+def crossed_test(arm: Any, baseline: Any) -> PairedTest:
+    """Is the mean difference between two arms zero, for further seeds and further examples at once?
+
+    `t = d̄/√V` against Student's t with df degrees of freedom, V and df by the two-way split of the variance that sets
+    the width of `crossed_bootstrap`: the p-value that belongs beside its interval.
+
+    Args:
+        arm: Correctness or any score, [seeds, examples], at least two seeds.
+        baseline: The same seeds and examples for the baseline.
+
+    Returns:
+        Two-sided p-value; 1 when no pair differs, 0 when all pairs differ by the same amount.
+
+    Raises:
+        InputError: The arrays differ in shape, are not finite, or have one seed only.
+
+    Source: V, Cameron, Gelbach and Miller, JBES 29 (2011); df, Satterthwaite, Biometrics Bulletin 2 (1946).
+    """
+    from scipy.special import stdtr
+
+    difference = _difference(arm, baseline)
+    seeds, examples = difference.shape
+    if seeds < 2:
+        raise InputError.of("one-seed", f"{seeds} seed", "it tells nothing of further seeds", "Use mcnemar.")
+    what = f"t test over {seeds} seeds × {examples} examples"
+    if not difference.any():
+        return PairedTest(1.0, 0.0, f"{what}, no pair differs")
+    variance, df = two_way_variance(difference)
+    if variance == 0.0:
+        return PairedTest(0.0, 0.0, what)
+    t = abs(float(difference.mean())) / sqrt(variance)
+    return PairedTest(float(2 * stdtr(df, -t)), 0.0, f"{what}, {df:.1f} degrees of freedom")
 
 
 def _difference(arm: Any, baseline: Any) -> FloatArray:
