@@ -121,3 +121,35 @@ def test_a_refused_key_is_not_shown(place, capsys):
     shown = capsys.readouterr()
     assert KEY not in str(caught.value) + shown.out + shown.err
     no_key(place)
+
+
+def test_a_search_measures_with_the_model_to_be_trained(place, capsys, tmp_path):
+    from optaware._io import read_jsonl
+    from optaware.models import tiny_model
+
+    model = tiny_model(tmp_path / "tiny")
+
+    def varied(body):
+        return said(body) + " so" * body["seed"] if said(body) != "same" else "same"
+
+    with loopback.LoopbackServer(answer=varied) as server:
+        command = ["data", "rewrite", "mail.yaml", "--llm", "m", "--base-url", server.base_url, "--key-env", "SHOP_KEY"]
+        command += ["-n", "6", "--search", "2", "--prefer", "loss", "--model", str(model), "-o", "made", "--quiet"]
+        assert invoke(command) == 0
+        assert server.count == 6 * 2 * 3
+    measured = read_jsonl(place / "made" / "measures.jsonl")
+    assert [row["attempt"] for row in measured] == [None, 0, 1] * 6
+    for number, decision in enumerate(read_jsonl(place / "made" / "decisions.jsonl")):
+        scores = [row["score"] for row in measured[3 * number + 1 : 3 * number + 3]]
+        assert decision["attempt"] == scores.index(min(scores))
+    page = (place / "made" / "README.md").read_text()
+    assert "of 2 rewrites the one with the lowest loss under tiny" in page
+    assert str(tmp_path) not in page
+    assert json.loads((place / "made" / "card.json").read_text())["measured_forwards"] == 18 * 18
+    capsys.readouterr()
+    assert invoke(["data", "evidence", "made", "--model", str(model), "--directions", "2", "--json"]) == 0
+    probes = json.loads(capsys.readouterr().out)["probes"]
+    assert probes["rows"] == 6
+    assert {figure["name"] for figure in probes["figures"]} >= {"loss", "|g|", "variance of g", "curvature"}
+    assert "Signal to noise" in (place / "made" / "evidence.md").read_text()
+    assert str(tmp_path) not in (place / "made" / "evidence.md").read_text()

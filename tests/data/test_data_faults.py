@@ -93,7 +93,14 @@ async def no_wait(seconds: float) -> None:
 
 
 def make(
-    server: Any, examples: list[Example], folder: Path, *, cache: Path | None = None, retries: int = 2, **more: Any
+    server: Any,
+    examples: list[Example],
+    folder: Path,
+    *,
+    cache: Path | None = None,
+    retries: int = 2,
+    timeout_s: float = 120.0,
+    **more: Any,
 ) -> DatasetCard:
     ref = ChatModelRef(
         provider="openai",
@@ -101,7 +108,7 @@ def make(
         base_url=server.base_url,
         api_key_env="TEST_CORPUS_KEY",
         concurrency=8,
-        timeout_s=2.0,
+        timeout_s=timeout_s,
         max_retries=retries,
         usd_per_million_prompt_tokens=1.0,
         usd_per_million_completion_tokens=10.0,
@@ -121,7 +128,9 @@ def make(
     if path.is_file():
         spec = type(spec).model_validate(json.loads(path.read_text()))
     policy = RetryPolicy(max_retries=retries, give_up_after=1000)
-    model = Chat(OpenAIProvider(ref, policy=policy, sleep=no_wait), cache=ReplyCache(cache) if cache else None)
+    model = Chat(
+        OpenAIProvider(ref, policy=policy, sleep=no_wait), cache=ReplyCache(cache) if cache else None, grace_s=60.0
+    )
     return build_corpus(spec, TASK, examples, rewriter=model, judge=model, folder=folder, source=SOURCE, **more)
 
 
@@ -362,8 +371,8 @@ def test_a_row_whose_answer_never_comes_does_not_hold_the_others(tmp_path: Path)
 
     with loopback.LoopbackServer(answer=Site(examples).answer, fault=fault) as server:
         with pytest.raises(EndpointError, match=r"1 of 6 rows.*timeout"):
-            make(server, examples, tmp_path / "corpus", retries=0)
+            make(server, examples, tmp_path / "corpus", retries=0, timeout_s=3.0)
         asked = server.count
-        card = make(server, examples, tmp_path / "corpus", retries=0, give_up=True)
+        card = make(server, examples, tmp_path / "corpus", retries=0, timeout_s=3.0, give_up=True)
         assert server.count == asked + 1
     assert card.reasons == {"accepted": 5, "call:timeout": 1}

@@ -8,14 +8,16 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from optaware._io import JsonlAppender, lock, read_json, read_jsonl, write_json
+from optaware.data._board import OnProgress
 from optaware.data._card import finish
+from optaware.data._choose import Choice
 from optaware.data._corpus import rows_sha256
 from optaware.data._judge_file import read_judge
 from optaware.data._measure import Measure
 from optaware.data._near import HeldOut
 from optaware.data._prompts import judge_prompts, rewriter_prompt
 from optaware.data._rows import RowIndex
-from optaware.data._work import OnProgress, Work
+from optaware.data._work import Work
 from optaware.errors import ProblemList
 from optaware.llm import ChatModel
 from optaware.records import (
@@ -103,9 +105,17 @@ def build_corpus(
             work = Work(spec, examples, index, (rewriting, judging), folder, stack, on_progress, held_out)
             work.ask(rewriter, judge)
             work.raise_if_incomplete(give_up=give_up)
+            choice = Choice(work)
             if measure is not None and work.measures is not None:
-                work.measure(measure)
-            return finish(work, folder, source, spent(), measure.forwards_per_row if measure is not None else 0)
+                choice.measure(measure)
+            return finish(
+                work,
+                choice.decisions(),
+                folder,
+                source,
+                spent(),
+                measure.forwards_per_row if measure is not None else 0,
+            )
 
 
 def _check(

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optaware._io import file_sha256, write_json, write_jsonl, write_text
-from optaware.data._card_page import card_page
+from optaware.data._board import Board
+from optaware.data._card_page import card_page, last_part
 from optaware.data._gate import fitted
 from optaware.data._words import count_words
-from optaware.data._work import Work
 from optaware.records import (
     ChatModelRef,
     DatasetCard,
@@ -53,11 +53,18 @@ class _Tally:
             yield decision
 
 
-def finish(work: Work, folder: Path, source: DataSource, wall_s: float, forwards_per_row: int) -> DatasetCard:
+def finish(
+    work: Board,
+    decisions: Iterator[Decision],
+    folder: Path,
+    source: DataSource,
+    wall_s: float,
+    forwards_per_row: int,
+) -> DatasetCard:
     """Write the files of a finished corpus, each whole, and DONE last."""
     spec, task, examples = work.spec, work.task, work.examples
     tally = _Tally(len(examples))
-    decided = tally.watch(task, examples, work.decisions())
+    decided = tally.watch(task, examples, decisions)
     write_jsonl(folder / "decisions.jsonl", (decision.to_json() for decision in decided))
     rows = zip(examples, _read(folder / "decisions.jsonl"), strict=True)
     write_jsonl(folder / "train.jsonl", (_row(task, example, decision).fields for example, decision in rows))
@@ -119,7 +126,7 @@ class _Bill:
             self.unpriced += 1
 
 
-def _card(work: Work, tally: _Tally, source: DataSource, wall_s: float, forwards_per_row: int) -> DatasetCard:
+def _card(work: Board, tally: _Tally, source: DataSource, wall_s: float, forwards_per_row: int) -> DatasetCard:
     spec, bill = work.spec, _Bill()
     for candidate in work.candidates.paid():
         bill.add(candidate.usage, candidate.cached)
@@ -174,4 +181,4 @@ def _lengths(words: NDArray[np.int32]) -> LengthSummary:
 
 
 def _model(ref: ChatModelRef) -> str:
-    return f"{ref.provider}:{ref.model}"
+    return f"{ref.provider}:{last_part(ref.model) if Path(ref.model).is_absolute() else ref.model}"

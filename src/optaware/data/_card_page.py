@@ -9,7 +9,7 @@ from optaware._io import dump_yaml
 from optaware.records import CorpusSpec, DatasetCard, Decision
 from optaware.tasks import Task
 
-__all__ = ["card_page"]
+__all__ = ["card_page", "last_part"]
 
 
 def card_page(
@@ -98,10 +98,10 @@ def _counts(card: DatasetCard) -> str:
 def _origin(card: DatasetCard, spec: CorpusSpec) -> str:
     lines = [
         "## Where it comes from\n",
-        f"- Rows: task `{card.task}`, protocol `{spec.protocol.name}`, from {card.source.kind} "
-        f"({_place(card.source.location)}).",
+        f"- Rows: task `{last_part(card.task)}`, protocol `{spec.protocol.name}`, from {card.source.kind} "
+        f"({last_part(card.source.location)}).",
         f"- Licence of the rows: {card.licence}. The rewrites are a model's output, under its provider's terms.",
-        f"- Rewriter: {card.rewriter}, template `{_place(spec.template)}` (prompt {card.rewriter_prompt_id[:12]}), "
+        f"- Rewriter: {card.rewriter}, template `{last_part(spec.template)}` (prompt {card.rewriter_prompt_id[:12]}), "
         f"temperature {spec.rewriter.temperature:g}.",
         f"- Judge: {card.judge}, prompts "
         + ", ".join(f"{name} {prompt[:12]}" for name, prompt in card.judge_prompt_ids.items())
@@ -119,7 +119,7 @@ def _origin(card: DatasetCard, spec: CorpusSpec) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _place(path: str) -> str:
+def last_part(path: str) -> str:
     """The last part of a path: a card that is passed on names no folders of the machine that made it."""
     return re.split(r"[\\/]", path.rstrip("\\/"))[-1] or path
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from optaware._io import read_json, storage_errors, write_bytes, write_json, write_jsonl
 from optaware.data._card import samples
-from optaware.data._card_page import card_page
+from optaware.data._card_page import card_page, last_part
 from optaware.data._corpus import checked_rows
 from optaware.errors import InputError
 from optaware.records import CorpusSpec, DatasetCard, parse_record
@@ -119,7 +119,7 @@ def export_corpus(
     files = f"## Columns\n\n{_STYLES[style]}.\n"
     page = card_page(card, spec, task, samples(folder), data_file=name, files=files)
     write_bytes(out / "README.md", page.encode("utf-8", "surrogatepass"))
-    write_json(out / "card.json", card.to_json())
+    write_json(out / "card.json", card.model_copy(update={"task": last_part(card.task)}).to_json())
     return out / name
 
 

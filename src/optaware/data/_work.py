@@ -3,175 +3,40 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from functools import cached_property
-from itertools import islice
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator
 
-from optaware.data._gate import decide, screen
-from optaware.data._ledger import Ledger
-from optaware.data._measure import PREFERRED, Measure
-from optaware.data._near import HeldOut
+from optaware.data._board import Board
 from optaware.data._parse import parse_rewrite, parse_verdict
-from optaware.data._prompts import QUESTIONS, JudgePrompt, Question, RewriterPrompt
+from optaware.data._prompts import QUESTIONS, Question
 from optaware.data._retry import RETRY_PROMPT_ID, reason_messages, retry_messages, why_rejected
-from optaware.data._rows import RowIndex
 from optaware.data._tries import (
     ANSWERED,
     SAME,
     SETTLED,
     TRANSIENT,
     Stand,
-    Tries,
-    candidate_grade,
-    open_question,
-    verdict_grade,
 )
 from optaware.data._words import count_words
 from optaware.errors import EndpointError, Problem
 from optaware.llm import ChatModel
 from optaware.records import (
-    AutomaticCheck,
     Candidate,
     ChatMessage,
     ChatReply,
     ChatRequest,
-    CorpusSpec,
-    Decision,
-    Example,
     JudgeReason,
     ParseFailure,
-    RowMeasure,
     Verdict,
 )
 
-__all__ = ["OnProgress", "Work"]
+__all__ = ["Work"]
 
-OnProgress = Callable[[int, int, str], None]
-"""Called as `(done, total, what)` after every reply; `what` is `rewrite`, `judge meaning`, `judge role`, from the
-second round on with `, try N`, or `measure`."""
-
-_MEASURED_AT_ONCE = 512
 _Place = tuple[int, int]
 """Row and attempt."""
 
 
-class Work:
-    """One call of `build_corpus`. Memory holds some bytes a row; candidates and verdicts stay on disk."""
-
-    def __init__(
-        self,
-        spec: CorpusSpec,
-        examples: Sequence[Example],
-        index: RowIndex,
-        prompts: tuple[RewriterPrompt, Mapping[Question, JudgePrompt]],
-        folder: Path,
-        stack: ExitStack,
-        on_progress: OnProgress | None,
-        held_out: HeldOut | None = None,
-    ) -> None:
-        self.spec, self.examples, self.tries = spec, examples, Tries.of(spec)
-        self._index, self._held_out, self._on_progress = index, held_out, on_progress
-        self._rewriting, self._judging = prompts
-        self.task = self._rewriting.task
-        slots = len(examples) * self.tries.most
-        self.candidates: Ledger[Candidate] = stack.enter_context(
-            Ledger(
-                folder / "candidates.jsonl",
-                Candidate,
-                slots=slots,
-                slot=lambda record: self._slot(record.example_id, record.attempt, record.prompt_id, "rewrite"),
-                grade=lambda record: candidate_grade(record, self.checks(record)),
-            )
-        )
-        self.verdicts: Ledger[Verdict] = stack.enter_context(
-            Ledger(
-                folder / "verdicts.jsonl",
-                Verdict,
-                slots=slots * len(QUESTIONS),
-                slot=lambda record: self._slot(record.example_id, record.attempt, record.prompt_id, record.question),
-                grade=verdict_grade,
-            )
-        )
-        self.reasons: Ledger[JudgeReason] | None = None
-        if spec.retries:
-            self.reasons = stack.enter_context(
-                Ledger(
-                    folder / "reasons.jsonl",
-                    JudgeReason,
-                    slots=slots,
-                    slot=lambda record: self._slot(record.example_id, record.attempt, record.prompt_id, "reason"),
-                    grade=verdict_grade,
-                )
-            )
-        self.measures: Ledger[RowMeasure] | None = None
-        self._measure_id = ""
-        if spec.search and spec.search.prefer != "first":
-            self.measures = stack.enter_context(
-                Ledger(
-                    folder / "measures.jsonl",
-                    RowMeasure,
-                    slots=len(examples) * (self.tries.most + 1),
-                    slot=self._measure_slot,
-                    grade=lambda record: SETTLED,
-                )
-            )
-
-    # -- places ------------------------------------------------------------------------------------------------------
-
-    def _slot(self, name: str, attempt: int, prompt_id: str, what: str) -> int | None:
-        wanted = {"rewrite": self.spec.rewriter_prompt_id, "reason": RETRY_PROMPT_ID}
-        if prompt_id != (wanted | self.spec.judge_prompt_ids)[what] or not 0 <= attempt < self.tries.most:
-            return None
-        row = self._index.find(name)
-        if row is None:
-            return None
-        if what in QUESTIONS:
-            return self.tries.verdict_slot(row, attempt, "meaning" if what == "meaning" else "role")
-        return self.tries.slot(row, attempt)
-
-    def _measure_slot(self, record: RowMeasure) -> int | None:
-        row = self._index.find(record.example_id)
-        # Before the measure is known (at loading), figures of any measure are let in; `measure` looks at them again.
-        if row is None or not -1 <= (-1 if record.attempt is None else record.attempt) < self.tries.most:
-            return None
-        return row * (self.tries.most + 1) + (0 if record.attempt is None else record.attempt + 1)
-
-    @cached_property
-    def _told(self) -> str:
-        return self._rewriting.head_text
-
-    def checks(self, candidate: Candidate) -> tuple[AutomaticCheck, ...]:
-        """The automatic checks of a candidate."""
-        row = self._index.find(candidate.example_id)
-        assert row is not None
-        return screen(self.task, self.examples[row], candidate, self.spec.gate, self._told, self._held_out)
-
-    def _stand(self, row: int, attempt: int) -> int:
-        return int(self.candidates.grades[self.tries.slot(row, attempt)])
-
-    def _answer(self, row: int, attempt: int, question: Question) -> int:
-        return int(self.verdicts.grades[self.tries.verdict_slot(row, attempt, question)])
-
-    def passed(self, row: int, attempt: int) -> bool:
-        """Whether a try is through the gate."""
-        stand = self._stand(row, attempt)
-        return stand == Stand.IDENTICAL or (
-            stand == Stand.OPEN and all(self._answer(row, attempt, question) == SAME for question in QUESTIONS)
-        )
-
-    def _unjudged(self, row: int, attempt: int) -> Question | None:
-        """The next question that the judge has to answer on a try."""
-        answers = {question: self._answer(row, attempt, question) for question in QUESTIONS}
-        return open_question(self._stand(row, attempt), answers)
-
-    def verdicts_of(self, row: int, attempt: int) -> dict[Question, Verdict]:
-        """The verdicts on a try."""
-        found = {each: self.verdicts.get(self.tries.verdict_slot(row, attempt, each)) for each in QUESTIONS}
-        return {question: verdict for question, verdict in found.items() if verdict is not None}
-
-    # -- asking ------------------------------------------------------------------------------------------------------
+class Work(Board):
+    """One call of `build_corpus`: asks for what the board lacks."""
 
     def ask(self, rewriter: ChatModel, judge: ChatModel) -> None:
         """Ask for everything that is missing: a round of rewrites, their judgement, and again for what was rejected."""
@@ -191,18 +56,18 @@ class Work:
                     yield row, attempt
 
     def _wants_retry(self, row: int, attempt: int) -> bool:
-        if any(self.passed(row, before) for before in range(attempt)) or self._unjudged(row, attempt - 1):
+        if any(self.passed(row, before) for before in range(attempt)) or self.unjudged(row, attempt - 1):
             return False
-        return self._stand(row, attempt - 1) in (Stand.UNPARSED, Stand.BLOCKED, Stand.OPEN)
+        return self.stand(row, attempt - 1) in (Stand.UNPARSED, Stand.BLOCKED, Stand.OPEN)
 
     def _rewrite(self, model: ChatModel, attempts: range, label: str) -> None:
         total = sum(1 for _ in self._wanted(attempts))
         # What is asked for changes nothing in the grades that `_wanted` looks at, so it may run while replies come in.
-        left = [0, *(1 for row, attempt in self._wanted(attempts) if self._stand(row, attempt) < SETTLED)]
+        left = [0, *(1 for row, attempt in self._wanted(attempts) if self.stand(row, attempt) < SETTLED)]
         requests = (
             request
             for row, attempt in self._wanted(attempts)
-            if self._stand(row, attempt) < SETTLED
+            if self.stand(row, attempt) < SETTLED
             for request in self._rewrite_request(row, attempt)
         )
         self._ask(model, requests, sum(left), total, f"rewrite{label}", self._take_rewrite)
@@ -261,13 +126,13 @@ class Work:
         asked = left = 0
         for row in range(len(self.examples)):
             for attempt in attempts:
-                asked += self._answer(row, attempt, question) >= SETTLED
-                left += self._unjudged(row, attempt) == question
+                asked += self.answer(row, attempt, question) >= SETTLED
+                left += self.unjudged(row, attempt) == question
         requests = (
             self._judge_request(row, attempt, question)
             for row in range(len(self.examples))
             for attempt in attempts
-            if self._unjudged(row, attempt) == question
+            if self.unjudged(row, attempt) == question
         )
         take = self._take_verdict(question)
         self._ask(model, requests, left, asked + left, f"judge {question}{label}", take)
@@ -316,8 +181,8 @@ class Work:
         rows = [
             row
             for row in range(len(self.examples))
-            if self._wants_retry(row, attempt + 1) and self._stand(row, attempt) == Stand.OPEN
-            if self._answer(row, attempt, "meaning") not in (SAME, 0)
+            if self._wants_retry(row, attempt + 1) and self.stand(row, attempt) == Stand.OPEN
+            if self.answer(row, attempt, "meaning") not in (SAME, 0)
         ]
         left = [row for row in rows if int(reasons.grades[self.tries.slot(row, attempt)]) < ANSWERED]
 
@@ -367,79 +232,18 @@ class Work:
         try:
             for reply in replies:
                 attempt, name = _place(reply.key)
-                row = self._index.find(name)
+                row = self.index.find(name)
                 if row is None or not 0 <= attempt < self.tries.most:
                     raise EndpointError.of(
                         "reply-unasked", repr(reply.key)[:80], "no such request was made", "Report this chat model."
                     )
                 take(row, attempt, reply)
                 done += 1
-                if self._on_progress is not None:
-                    self._on_progress(done, total, what)
+                if self.on_progress is not None:
+                    self.on_progress(done, total, what)
         finally:
             if callable(close := getattr(replies, "close", None)):
                 close()
-
-    # -- choosing ----------------------------------------------------------------------------------------------------
-
-    def measure(self, measure: Measure) -> None:
-        """Measure the original and every rewrite that passed, of rows where there is something to choose."""
-        measures, search = self.measures, self.spec.search
-        assert measures is not None
-        assert search is not None
-        self._measure_id = measure.id
-        done, total = 0, sum(len(self._measured(row)) for row in range(len(self.examples)))
-        left = (
-            place for row in range(len(self.examples)) for place in self._measured(row) if not self._figures(*place)
-        )
-        while part := list(islice(left, _MEASURED_AT_ONCE)):
-            found = measure([self._text_row(row, attempt) for row, attempt in part])
-            for (row, attempt), figures in zip(part, found, strict=True):
-                measures.add(
-                    RowMeasure(
-                        example_id=self.examples[row].id,
-                        attempt=None if attempt < 0 else attempt,
-                        measure_id=measure.id,
-                        score=figures[PREFERRED[search.prefer]],
-                        figures=dict(figures),
-                    )
-                )
-            done += len(part)
-            if self._on_progress is not None:
-                self._on_progress(done, total, "measure")
-
-    def _measured(self, row: int) -> list[_Place]:
-        passed = [n for n in range(self.tries.most) if self.passed(row, n)]
-        rewritten = [n for n in passed if self._stand(row, n) == Stand.OPEN]
-        return [(row, -1), *((row, attempt) for attempt in rewritten)] if len(passed) > 1 and rewritten else []
-
-    def _figures(self, row: int, attempt: int) -> RowMeasure | None:
-        assert self.measures is not None
-        found = self.measures.get(row * (self.tries.most + 1) + attempt + 1)
-        return found if found is not None and found.measure_id == self._measure_id else None
-
-    def _text_row(self, row: int, attempt: int) -> Example:
-        example = self.examples[row]
-        if attempt < 0:
-            return example
-        candidate = self.candidates.get(self.tries.slot(row, attempt))
-        assert candidate is not None
-        return self.task.with_span(example, candidate.text or "")
-
-    def _chosen(self, row: int) -> int:
-        """The try that is decided on: of those that passed the one with the lowest score, the first among equals."""
-        made = [n for n in range(self.tries.most) if self._stand(row, n)]
-        passed = [n for n in made if self.passed(row, n)]
-        if not passed:
-            return made[-1]
-        if self.measures is None or not self._measured(row):
-            return passed[0]
-
-        def score(attempt: int) -> float:
-            found = self._figures(row, -1 if self._stand(row, attempt) == Stand.IDENTICAL else attempt)
-            return math.inf if found is None or found.score is None else found.score
-
-        return min(passed, key=score)
 
     def raise_if_incomplete(self, *, give_up: bool = False) -> None:
         """Raise `EndpointError` when calls failed in a way that may pass, or were never answered.
@@ -466,12 +270,12 @@ class Work:
 
     def _unfinished(self, row: int, floor: int) -> str | None:
         for attempt in range(self.tries.most):
-            stand = self._stand(row, attempt)
+            stand = self.stand(row, attempt)
             if stand < floor and (attempt < self.tries.sampled or (stand or self._can_retry(row, attempt))):
                 candidate = self.candidates.get(self.tries.slot(row, attempt))
                 return (candidate.error if candidate else None) or "no reply"
-            question = self._unjudged(row, attempt)
-            if question is not None and self._answer(row, attempt, question) < floor:
+            question = self.unjudged(row, attempt)
+            if question is not None and self.answer(row, attempt, question) < floor:
                 verdict = self.verdicts.get(self.tries.verdict_slot(row, attempt, question))
                 return (verdict.error if verdict else None) or "no reply"
         return None
@@ -480,17 +284,6 @@ class Work:
         if not self._wants_retry(row, attempt):
             return False
         return self._again(row, attempt, ()) is not None
-
-    def decisions(self) -> Iterator[Decision]:
-        """What the gate says of each row, in order."""
-        for row, example in enumerate(self.examples):
-            attempt = self._chosen(row)
-            candidate = self.candidates.get(self.tries.slot(row, attempt))
-            assert candidate is not None
-            before = self.task.span_text(example)
-            made = sum(1 for n in range(self.tries.most) if self._stand(row, n))
-            decision = decide(example, before, candidate, self.checks(candidate), self.verdicts_of(row, attempt))
-            yield decision.model_copy(update={"attempts": made, "attempt": attempt})
 
 
 def _key(what: str, attempt: int, name: str) -> str:

@@ -59,7 +59,8 @@ class SearchSpec(Record):
         """What is done, in one line."""
         if self.model is None:
             return f"the first of {self.candidates} rewrites that passes"
-        return f"of {self.candidates} rewrites the one with the lowest {self.prefer} under {self.model.name}"
+        name = self.model.name.rstrip("/").rsplit("/", 1)[-1]
+        return f"of {self.candidates} rewrites the one with the lowest {self.prefer} under {name}"
 
 
 class VariantSpec(Record):

@@ -121,7 +121,7 @@ def _probe(
         if np.isfinite(old).any() and np.isfinite(new).any()
     )
     return RowProbes(
-        model=search.model.name,
+        model=search.model.name.rstrip("/").rsplit("/", 1)[-1],
         dtype=search.model.dtype,
         directions=search.directions,
         eps=search.eps,
