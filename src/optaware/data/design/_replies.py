@@ -65,8 +65,8 @@ def read_lines(reply: str, *, known: Iterable[str], told: str, limit: int, check
     are points, and where there are none, whole sentences on lines of their own; openings ("Here is the template:")
     are no points. Bold titles, quotes and slots (`{premise}`, `{{ x }}`) become plain words. Dropped with a reason:
     lines too short or too long or without an end, stray braces that leave no sentence, lines that are mostly words of
-    the prompt's own instructions, what the template or an earlier line says already, what a check objects to, and what is
-    over the limit.
+    the prompt's own instructions, what the template or an earlier line says already, what a check objects to, and what
+    is over the limit.
 
     Args:
         reply: The reply as it came.
