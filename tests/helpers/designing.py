@@ -108,9 +108,10 @@ class Writer:
             return "Zig perturbs the weights and measures two losses."
         if kind in ("gaps", "key"):
             text = request.messages[-1].content.split('"""')[1]
-            told = request.messages[-1].content.split("says already:")[-1]
+            told = request.messages[-1].content.split("knows already:")[-1]
             own = [fact for fact in FACTS if fact.split()[-1][:-1] in text and fact not in told]
-            return "\n".join(f"- {fact}" for fact in own) or "none"
+            number = int(request.key[-1]) - 1
+            return own[number % len(own)] if own else "none"
         if kind == "rules":
             return "Here are the rules:\n" + "\n".join(f"{n}. {rule}" for n, rule in enumerate(RULES, 1))
         if kind == "more":

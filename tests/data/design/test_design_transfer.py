@@ -123,7 +123,7 @@ def script(path: Path) -> Path:
     """Replies for the command line: by the last message of a request."""
     lines: list[dict[str, str]] = [
         {"contains": "Describe in one or two", "text": "Zig perturbs the weights and measures two losses."},
-        {"contains": "Compare. Which answers", "text": "- Zig compares the two losses of a training text."},
+        {"contains": "Answer in one full sentence", "text": "- Zig compares the two losses of a training text."},
         {"contains": "rules for the writer", "text": f"- {RULES[0]}\n- {RULES[1]}"},
         {"contains": "Original:", "text": "same"},
     ]

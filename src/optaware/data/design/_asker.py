@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from optaware._io import JsonlAppender
@@ -134,20 +134,63 @@ class Asker:
             turns = [turns[0], said, ChatMessage(role="user", content=told)]
         return found
 
+    def questions(
+        self,
+        key: str,
+        template: str,
+        questions: Sequence[str],
+        read: Callable[[str, str, Sequence[str]], Lines],
+        **context: object,
+    ) -> list[str]:
+        """Ask several questions on the same matter at once; each may be answered by a line or by none.
+
+        The prompts differ in the question at their end only, so a local model reads the rest of them once.
+
+        Args:
+            key: Name of the requests.
+            template: Name of the prompt.
+            questions: The questions.
+            read: Takes a reply, its prompt and the lines taken so far.
+            context: What the prompt needs beside `question`.
+
+        Returns:
+            The lines, in the order of the questions.
+        """
+        self.say(key)
+        loaded = load_template(PROMPTS / f"{template}.jinja")
+        prompts = {f"{key}, question {n}": loaded.render(**context, question=q) for n, q in enumerate(questions, 1)}
+        turns = {name: [ChatMessage(role="user", content=prompt)] for name, prompt in prompts.items()}
+        found: list[str] = []
+        for name, (reply, seconds) in self._ask_all(turns).items():
+            text = _ended(reply)
+            lines = read(text, prompts[name], found) if reply.text is not None else Lines((), (str(reply.error),))
+            self._keep(name, turns[name], reply, seconds, lines)
+            found += lines.kept
+        return found
+
     def _ask(self, key: str, turns: Sequence[ChatMessage]) -> tuple[ChatReply, float]:
-        self._counter.claim(1)
-        request = ChatRequest(
-            key=key,
-            messages=tuple(turns),
-            max_tokens=self._reply_tokens,
-            temperature=self._ref.temperature,
-            seed=self._ref.seed,
-        )
+        return self._ask_all({key: turns})[key]
+
+    def _ask_all(self, asked: Mapping[str, Sequence[ChatMessage]]) -> dict[str, tuple[ChatReply, float]]:
+        """Replies in the order of the requests, with the seconds that all of them took together."""
+        self._counter.claim(len(asked))
+        requests = [
+            ChatRequest(
+                key=key,
+                messages=tuple(turns),
+                max_tokens=self._reply_tokens,
+                temperature=self._ref.temperature,
+                seed=self._ref.seed,
+            )
+            for key, turns in asked.items()
+        ]
         began = time.monotonic()
-        replies = list(self._chat.complete([request]))
-        if not replies:
+        replies = {reply.key: reply for reply in self._chat.complete(requests)}
+        return {key: (self._checked(key, replies.get(key)), time.monotonic() - began) for key in asked}
+
+    def _checked(self, key: str, reply: ChatReply | None) -> ChatReply:
+        if reply is None:
             raise EndpointError.of("calls-failed", key, "there was no reply", "Run the same command again.")
-        reply = replies[0]
         self._counter.add(1, int(reply.cached), reply.usage)
         if reply.error_code in _TOO_LONG:
             raise ModelError.of(
@@ -163,7 +206,7 @@ class Asker:
                 f"the call failed with {reply.error!r}",
                 "Run the same command again: it goes on with this request.",
             )
-        return reply, time.monotonic() - began
+        return reply
 
     def _keep(self, key: str, turns: Sequence[ChatMessage], reply: ChatReply, seconds: float, found: Lines) -> None:
         said = Exchange(

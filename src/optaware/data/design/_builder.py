@@ -14,6 +14,8 @@ from optaware.data._judge_file import read_judge
 from optaware.data.design._asker import PROMPTS, Asker, Counter, OnStep
 from optaware.data.design._document import Document
 from optaware.data.design._phases import (
+    AGAIN,
+    QUESTIONS,
     Ground,
     Outcome,
     data_lines,
@@ -133,7 +135,7 @@ def calls_at_most(spec: DesignSpec) -> int:
     shots = 3 * 2 * own.shots + 3 * own.rows
     if spec.kind == "transfer":
         return min(shots, spec.max_calls)
-    writer = (own.items + own.parts * 2 + 2 + own.rounds) * own.attempts
+    writer = (own.items + 2 + own.rounds) * own.attempts + (len(QUESTIONS) + len(AGAIN)) * own.parts
     return min(writer + 3 * own.rows * own.rounds + shots, spec.max_calls)
 
 

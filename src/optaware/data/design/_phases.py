@@ -52,6 +52,19 @@ GOAL = (
 )
 
 
+QUESTIONS = (
+    "How does {optimizer} get a gradient from the loss on a training text?",
+    "What makes the gradient of {optimizer} noisy, biased or weak?",
+    "What makes training with {optimizer} slow or unstable, or what makes it work well?",
+)
+"""What phase 2 asks of each part: one thing at a time, because small models answer several by repeating them."""
+AGAIN = (
+    "What is the most important thing that this part says on how {optimizer} learns?",
+    "Which property of training texts, or of the loss on them, does {optimizer} depend on?",
+)
+"""What phase 4 asks of each part."""
+
+
 @dataclass
 class Outcome:
     """What a phase left beside its document."""
@@ -196,26 +209,32 @@ def _facts(
         share = min(3, max(1, -(-(most - len(found)) // (len(texts) - number + 1))))
         known = [*document.points(OPTIMIZER), *found]
 
-        def read(reply: str, prompt: str, text: str = text, known: Sequence[str] = known, share: int = share) -> Lines:
+        def read(
+            reply: str,
+            prompt: str,
+            new: Sequence[str],
+            text: str = text,
+            known: Sequence[str] = known,
+            share: int = share,
+        ) -> Lines:
             if says_none(reply):
                 return Lines((), ())
             told = prompt.replace(text, " ")
-            return read_lines(reply, known=known, told=told, limit=share, checks=[grounded(text)])
+            left = min(1, share - len(new))
+            return read_lines(reply, known=[*known, *new], told=told, limit=left, checks=[grounded(text)])
 
-        said = ground.asker.lines(
+        points = ground.asker.questions(
             f"{'key points' if again else 'gaps'} {number}/{len(texts)}",
             "facts",
+            [question.format(optimizer=ground.spec.optimizer) for question in (AGAIN if again else QUESTIONS)],
             read,
-            none_is_fine=True,
-            again=again,
             optimizer=ground.spec.optimizer,
             number=number,
             count=len(texts),
             text=text,
             known=ground.readable(known),
-            n=share,
         )
-        found += [escape(_named(point, ground.spec.optimizer)) for point in said.kept]
+        found += [escape(_named(point, ground.spec.optimizer)) for point in points]
     return found
 
 
