@@ -13,10 +13,20 @@ from optaware.records import RunSpec, StudySpec, parse_record
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_error_reference_is_generated_from_the_source():
-    check = [sys.executable, "-m", "cogapp", "--check", "docs/errors.md"]
+@pytest.mark.parametrize("page", ["docs/errors.md", "docs/cli.md"])
+def test_references_are_generated_from_the_source(page):
+    check = [sys.executable, "-m", "cogapp", "--check", page]
     done = subprocess.run(check, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, "run `cog -r docs/errors.md`"
+    assert done.returncode == 0, f"run `cog -r {page}`"
+
+
+def test_the_python_of_the_guide_runs(capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    for text in re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "guide.md").read_text("utf-8"), flags=re.S):
+        exec(compile(text, "guide.md", "exec"), {})
+    said = capsys.readouterr().out
+    assert "12" in said
+    assert "mezo" in said
 
 
 @pytest.mark.parametrize(("page", "record"), [("study_files.md", StudySpec), ("run_specs.md", RunSpec)])

@@ -25,7 +25,8 @@ CONTRAST = """() => {
   };
   const poor = [];
   const names = 'p li td th a summary span h1 h2 h3 caption dt dd ins del strong';
-  for (const node of document.querySelectorAll(names.replaceAll(' ', ', '))) { const own = [...node.childNodes].some((child) => child.nodeType === 3 && child.textContent.trim());
+  for (const node of document.querySelectorAll(names.replaceAll(' ', ', '))) {
+    const own = [...node.childNodes].some((child) => child.nodeType === 3 && child.textContent.trim());
     if (!own || !node.getClientRects().length || node.closest('.sr, .skip')) continue;
     const a = light(numbers(getComputedStyle(node).color)), b = light(ground(node));
     const ratio = (Math.max(a, b) + .05) / (Math.min(a, b) + .05);

@@ -1,0 +1,21 @@
+"""Print the command line's reference in Markdown, as the program itself describes it.
+
+python scripts/cli_reference.py        # print
+cog -r docs/cli.md                     # put it into the page
+"""
+
+from __future__ import annotations
+
+import re
+
+
+def reference() -> str:
+    """All commands with their options."""
+    from optaware.cli._app import app
+
+    text = app.generate_docs(output_format="markdown")
+    return re.sub(r"\n{3,}", "\n\n", text.partition("\n")[2]).strip()
+
+
+if __name__ == "__main__":
+    print(reference())
