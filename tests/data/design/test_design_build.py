@@ -15,7 +15,7 @@ from designing import FACTS, GUARD, REF, RULES, SOURCE, WHAT, WHO, Bench, Writer
 from optaware.data import make_corpus_spec, preview, prompt_ids
 from optaware.data.design import find_template, list_templates, parse_template
 from optaware.data.design._material import cut, plain_text
-from optaware.data.design._replies import general, read_lines
+from optaware.data.design._replies import general, grounded, read_lines
 from optaware.data.review import LabelsFile, corpus_pairs
 from optaware.errors import BudgetExhausted, EndpointError, InputError, ModelError, StoppedBySignal
 from optaware.llm import load_template, scripted_chat
@@ -505,3 +505,9 @@ def test_a_point_on_this_gradient_says_whose_it_is(bench: Bench) -> None:
     said = "- The gradient is weak where two losses of a training text are noisy."
     bench.designer(Writer({"gaps": lambda request: said})).build(bench.card, until=2)
     assert "- The gradient of Zig is weak where" in bench.text(2)
+
+
+def test_formulas_go_and_the_optimizers_name_is_known() -> None:
+    said = r"- Zig is unstable due to the direction $\boldsymbol{\xi}$ of $z$ and its scale."
+    found = read_lines(said, known=[], told="", limit=1, checks=[grounded("Zig unstable direction scale")])
+    assert found.kept == ("Zig is unstable due to the direction of $z$ and its scale.",)

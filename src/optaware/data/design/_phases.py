@@ -221,7 +221,9 @@ def _facts(
                 return Lines((), ())
             told = prompt.replace(text, " ")
             left = min(1, share - len(new))
-            return read_lines(reply, known=[*known, *new], told=told, limit=left, checks=[grounded(text)])
+            return read_lines(
+                reply, known=[*known, *new], told=told, limit=left, checks=[grounded(f"{ground.spec.optimizer} {text}")]
+            )
 
         points = ground.asker.questions(
             f"{'key points' if again else 'gaps'} {number}/{len(texts)}",

@@ -15,6 +15,7 @@ _REASONING = re.compile(r"\A\s*<think>.*?(?:</think>|\Z)", re.DOTALL)
 _FENCE = re.compile(r"```[^\n`]*\n(.*?)(?:\n```|\Z)", re.DOTALL)
 _BULLET = re.compile(r"^\s*(?:[-*•–‣]|\(?\d{1,2}[.):])\s+(?P<text>\S.*)$")
 _SLOT = re.compile(r"\{+[%#]?\s*([^{}\n]{0,60}?)\s*[%#]?\}+")
+_MATH = re.compile(r"\s*\$[^$\n]*\\[^$\n]*\$")
 _LABEL = re.compile(
     r"^(?:\*\*|__)?(?:(?:new |additional |extra )?(?:rule|note|point|fact)s?)(?: \d+)?(?:\*\*|__)?\s*:\s*", re.I
 )
@@ -133,6 +134,7 @@ def read_sentences(reply: str, source: str) -> Lines:
 def _clean(line: str) -> str:
     text = _BULLET.sub(r"\g<text>", line)
     text = _TITLED.sub("", text)
+    text = _MATH.sub("", text)
     text = _SLOT.sub(r"\1", text)
     text = re.sub(r"[{}]|\*\*|__|`", "", text)
     text = _LABEL.sub("", " ".join(text.split()))
