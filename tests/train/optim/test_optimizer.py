@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -191,6 +192,20 @@ def test_a_state_of_something_else_is_refused(model: Any) -> None:
         ZerothOrder(model, "fast", eps=1e-2).load_state_dict(state)
     with pytest.raises(InputError, match="optimizer-state-foreign"):
         ZerothOrder(model, "fast").load_state_dict(torch.optim.SGD(model.parameters()).state_dict())
+
+
+def test_a_state_of_an_earlier_release_is_taken_up(model: Any) -> None:
+    """Its identity names every field that there was, and none that came later."""
+    state = run(model, batches(1)).state_dict()
+    held = json.loads(state["zeroth_order"]["identity"])
+    fields = Fast().model_dump(mode="json", exclude={"lr", "weight_decay", "fused", "host_residuals"})
+    state["zeroth_order"]["identity"] = json.dumps({**held, "method": fields})
+    optimizer = ZerothOrder(model, "fast")
+    optimizer.load_state_dict(state)
+    assert optimizer.steps_done == 1
+    state["zeroth_order"]["identity"] = json.dumps({**held, "method": {**fields, "rank": 3}})
+    with pytest.raises(InputError, match="method or parameters"):
+        optimizer.load_state_dict(state)
 
 
 def test_evaluating_and_saving_see_all_that_was_learnt(model: Any) -> None:

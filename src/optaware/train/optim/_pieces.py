@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, get_args
@@ -15,7 +16,7 @@ from optaware.train._methods import make_learner
 from optaware.train.directions import Direction
 from optaware.train.zeroth import ZerothOrderLearner
 
-__all__ = ["Directions", "check_model", "config_of", "identity_of", "pieces"]
+__all__ = ["Directions", "check_model", "config_of", "identity_now", "identity_of", "pieces"]
 
 _ELSEWHERE = {
     "lr_schedule": ("constant", "torch.optim.lr_scheduler (or the Trainer's lr_scheduler_type)"),
@@ -164,5 +165,16 @@ _FREE = {"lr", "weight_decay", "batching", "fused", "host_residuals"}
 
 def identity_of(config: ZerothOrderConfig, names: Sequence[Sequence[str]]) -> str:
     """What must be the same for a saved state to be taken up: the method but for `_FREE`, and the parameters."""
-    fields = config.model_dump(mode="json", exclude=_FREE, exclude_defaults=True)  # a later release may have more
-    return canonical_json({"method": {"name": config.name, **fields}, "parameters": names})  # type: ignore[attr-defined]
+    return _identity(config, config.model_dump(mode="json"), names)
+
+
+def identity_now(saved: str, config: ZerothOrderConfig) -> str:
+    """A saved identity as this release would write it: earlier ones named all fields, later ones may have more."""
+    held = json.loads(saved)
+    return _identity(config, held["method"], held["parameters"])
+
+
+def _identity(config: ZerothOrderConfig, fields: dict[str, Any], names: Any) -> str:
+    plain = type(config)().model_dump(mode="json")
+    told = {key: value for key, value in fields.items() if key not in _FREE and plain.get(key) != value}
+    return canonical_json({"method": {**told, "name": fields.get("name")}, "parameters": names})

@@ -20,7 +20,7 @@ from optaware.train._types import Probe
 from optaware.train.distributed import Ranks, shared_losses
 from optaware.train.estimators._points import losses_at
 from optaware.train.optim._closure import Closure, check_repeats, still
-from optaware.train.optim._pieces import Directions, check_model, config_of, identity_of, pieces
+from optaware.train.optim._pieces import Directions, check_model, config_of, identity_now, identity_of, pieces
 from optaware.train.schedules import Settings, settings_at
 from optaware.train.zeroth import probe_seeds
 
@@ -345,9 +345,10 @@ class ZerothOrder(torch.optim.Optimizer):
         own = state_dict.get(_KEY)
         if not isinstance(own, dict) or own.get("version") != VERSION:
             raise _foreign("it holds no state of this optimizer, or one of another version")
-        for what, mine in (("identity", identity_of(self.config, self._names)), ("seed", self.seed)):
-            if own[what] != mine:
-                raise _foreign(f"its {'method or parameters' if what == 'identity' else what} is another: {own[what]}")
+        if identity_now(own["identity"], self.config) != identity_of(self.config, self._names):
+            raise _foreign(f"its method or parameters are others: {own['identity'][:500]}")
+        if own["seed"] != self.seed:
+            raise _foreign(f"its seed is another: {own['seed']}")
         super().load_state_dict({key: value for key, value in state_dict.items() if key != _KEY})
         for direction, state in zip(self._directions, own["directions"], strict=True):
             direction.load(direction.weights(), state)
