@@ -125,23 +125,23 @@ class Ledger(Generic[R]):
 
     def paid(self) -> Iterator[R]:
         """All records of this corpus, and those that were replaced although tokens had been paid for them."""
-        for _, start in self._order():
+        for start in self._order():
             yield self._read(start)
 
-    def _order(self) -> list[tuple[int, int]]:
-        """Slot and place of all that is kept; of one slot the replaced records come first."""
-        slots = np.flatnonzero(self._starts != _NOWHERE)
-        if not self._paid_before:
-            return list(zip(slots.tolist(), self._starts[slots].tolist(), strict=True))
-        order: list[tuple[int, int, int]] = [(slot, 0, start) for slot, start in self._paid_before]
-        order += [(int(slot), 1, int(self._starts[slot])) for slot in slots]
-        return [(slot, start) for slot, _, start in sorted(order)]
+    def _order(self) -> Iterator[int]:
+        """Places of all that is kept, by slot; of one slot the replaced records come first."""
+        replaced: dict[int, list[int]] = {}
+        for slot, start in self._paid_before:
+            replaced.setdefault(slot, []).append(start)
+        for place in np.flatnonzero(self._starts != _NOWHERE):
+            yield from replaced.get(int(place), ())
+            yield int(self._starts[place])
 
     def rewrite(self) -> None:
         """Write the file anew in the order of the slots; what was replaced stays only where tokens were paid for it."""
 
         def lines() -> Iterator[bytes]:
-            for _, start in self._order():
+            for start in self._order():
                 self._reader.seek(start)
                 yield self._reader.readline()
 
