@@ -15,7 +15,7 @@ from designing import FACTS, GUARD, REF, RULES, SOURCE, WHAT, WHO, Bench, Writer
 from optaware.data import make_corpus_spec, preview, prompt_ids
 from optaware.data.design import find_template, list_templates, parse_template
 from optaware.data.design._material import cut, plain_text
-from optaware.data.design._replies import general, grounded, read_lines
+from optaware.data.design._replies import about_learning, general, grounded, read_lines
 from optaware.data.review import LabelsFile, corpus_pairs
 from optaware.errors import BudgetExhausted, EndpointError, InputError, ModelError, StoppedBySignal
 from optaware.llm import load_template, scripted_chat
@@ -511,3 +511,14 @@ def test_formulas_go_and_the_optimizers_name_is_known() -> None:
     said = r"- Zig is unstable due to the direction $\boldsymbol{\xi}$ of $z$ and its scale."
     found = read_lines(said, known=[], told="", limit=1, checks=[grounded("Zig unstable direction scale")])
     assert found.kept == ("Zig is unstable due to the direction of $z$ and its scale.",)
+
+
+def test_comparisons_turned_round_and_hardware_are_no_points() -> None:
+    source = "Zig suffers from slower convergence compared to methods of first order; it avoids memory overhead."
+    checks = [about_learning, grounded(source)]
+    reply = "- Zig allows for faster convergence compared to methods.\n- Zig avoids memory overhead of first order."
+    found = read_lines(reply, known=[], told="", limit=2, checks=checks)
+    assert found.kept == ()
+    assert "a comparison that is not in the paper: faster" in found.dropped[0]
+    assert "not about how it learns (memory)" in found.dropped[1]
+    assert read_lines("- Zig suffers from slower convergence.", known=[], told="", limit=1, checks=checks).kept

@@ -28,6 +28,7 @@ from optaware.data.design._document import (
 from optaware.data.design._material import around, cut, paper_items, parts, plain_text
 from optaware.data.design._replies import (
     Lines,
+    about_learning,
     about_wording,
     general,
     grounded,
@@ -222,7 +223,11 @@ def _facts(
             told = prompt.replace(text, " ")
             left = min(1, share - len(new))
             return read_lines(
-                reply, known=[*known, *new], told=told, limit=left, checks=[grounded(f"{ground.spec.optimizer} {text}")]
+                reply,
+                known=[*known, *new],
+                told=told,
+                limit=left,
+                checks=[about_learning, grounded(f"{ground.spec.optimizer} {text}")],
             )
 
         points = ground.asker.questions(

@@ -9,7 +9,17 @@ from dataclasses import dataclass
 from optaware.data._words import content_words, numbers, words
 from optaware.data.design._document import covered
 
-__all__ = ["Lines", "about_wording", "general", "grounded", "read_lines", "read_sentences", "says_none", "slotted"]
+__all__ = [
+    "Lines",
+    "about_learning",
+    "about_wording",
+    "general",
+    "grounded",
+    "read_lines",
+    "read_sentences",
+    "says_none",
+    "slotted",
+]
 
 _REASONING = re.compile(r"\A\s*<think>.*?(?:</think>|\Z)", re.DOTALL)
 _FENCE = re.compile(r"```[^\n`]*\n(.*?)(?:\n```|\Z)", re.DOTALL)
@@ -37,6 +47,11 @@ _ANSWERS = re.compile(
     r"\b(?:correct|right) (?:answer|choice|label|option))\b",
     re.I,
 )
+_NOT_LEARNING = re.compile(r"\b(?:memory|gpus?|hardware|inference-level|devices?)\b", re.I)
+_COMPARED_TEXT = """
+faster slower higher lower better worse more less fewer larger smaller greater stronger weaker easier harder
+"""
+_COMPARED = frozenset(_COMPARED_TEXT.split())
 _PARROTED_WORDS = 6
 _PARROTED_SHARE = 0.6
 _MIN_WORDS, _MAX_WORDS = 4, 60
@@ -167,9 +182,13 @@ def _short(text: str) -> str:
 
 
 def grounded(source: str) -> Check:
-    """A check that a point rests on a text: half of its content words and all of its numbers stand there."""
+    """A check that a point rests on a text: half of its content words, all its numbers and comparatives stand there.
+
+    It finds what is made up and what is turned round ("faster" for "slower"), not every false sentence.
+    """
     stems = content_words(source)
     known = set.union(*numbers(source))
+    said = set(words(source))
 
     def check(point: str) -> str | None:
         own = content_words(point)
@@ -178,9 +197,17 @@ def grounded(source: str) -> Check:
         # Small numbers are counted as words ("two losses"); only what the paper does not have at all is made up.
         if new := {value for value in numbers(point)[0] if value not in known}:
             return f"numbers that are not in the paper: {', '.join(sorted(new))}"
+        if new := set(words(point)) & _COMPARED - said:
+            return f"a comparison that is not in the paper: {', '.join(sorted(new))}"
         return None
 
     return check
+
+
+def about_learning(point: str) -> str | None:
+    """A check that a point is about how the optimizer learns, not about what it runs on."""
+    found = _NOT_LEARNING.search(point)
+    return f"not about how it learns ({found[0]})" if found else None
 
 
 def about_wording(point: str) -> str | None:
