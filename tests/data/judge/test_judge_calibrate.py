@@ -131,7 +131,7 @@ def test_a_judge_that_lets_everything_through_gives_up_plainly():
     assert found.final.passed_wrongly.estimate == 1.0
     assert found.ended == "every pair that it gets wrong was tried as an example"
     assert [each.chosen for each in found.rounds] == [None] * len(found.rounds)
-    assert found.template == JudgeTemplate(task="copa")
+    assert found.template == JudgeTemplate(task="copa", base="plain")  # nothing was better, so nothing is changed
     words = verdict_words(found)
     assert words.startswith("Not passed")
     assert "no better than none" in words

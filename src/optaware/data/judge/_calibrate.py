@@ -151,7 +151,7 @@ def calibrate(
     votes = {"orders": orders, "members": tuple(refs[1:]), "rule": rule}
     packaged = JudgeTemplate.model_validate({"task": task.name, "base": "plain", **votes})
     guarded = packaged.model_copy(update={"base": "guarded"})
-    refined = refine(bench, _better(bench, (guarded, packaged), tuning, counting), tuning, counting, how)
+    refined = refine(bench, _better(bench, (packaged, guarded), tuning, counting), tuning, counting, how)
     final = refined.judge
     bench.ballots(packaged, measured, "measuring the packaged judge")
     start = measure("packaged judge", measured, bench.verdicts(packaged, counting), _calls(counting))
