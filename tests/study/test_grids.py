@@ -208,3 +208,33 @@ def test_rows_that_were_given_stand_in_for_rewriting(tmp_path, grid_study, optaw
     refused = optaware("run", path, "--store", tmp_path / "other", "--dry-run")
     assert refused.returncode == 2
     assert "given twice" in refused.stderr
+
+
+def test_a_results_folder_of_a_later_version_is_refused_untouched(done, grid_study, tmp_path):
+    from optaware.errors import StorageError
+    from optaware.store import STORE_VERSION, check_version
+    from optaware.study import run_study
+
+    root = tmp_path / "later"
+    check_version(root)
+    check_version(root)
+    note = json.loads((root / "store.json").read_text("utf-8"))
+    assert note["store_version"] == STORE_VERSION
+    (root / "store.json").write_text(json.dumps({**note, "store_version": STORE_VERSION + 1}), "utf-8")
+    with pytest.raises(StorageError, match="store-newer"):
+        run_study(plan_study(load_study(grid_study)), Store(root), None)
+    assert not (root / "runs").exists()
+    (root / "store.json").write_text("[]", "utf-8")
+    with pytest.raises(StorageError, match="store-note"):
+        check_version(root)
+
+
+def test_two_drivers_on_one_study_do_not_meet(grid_study, tmp_path):
+    from optaware._io import lock
+    from optaware.errors import StorageError
+    from optaware.study import run_study
+
+    study, store = load_study(grid_study), Store(tmp_path)
+    with lock(store.study_folder(study) / ".lock"), pytest.raises(StorageError, match="study-busy"):
+        run_study(plan_study(study), store, None)
+    assert not (tmp_path / "runs").exists()

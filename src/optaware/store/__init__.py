@@ -4,5 +4,6 @@ from optaware.store._cache import cache_root
 from optaware.store._environment import environment
 from optaware.store._folder import RunFolder
 from optaware.store._store import Store
+from optaware.store._version import STORE_VERSION, check_version
 
-__all__ = ["RunFolder", "Store", "cache_root", "environment"]
+__all__ = ["STORE_VERSION", "RunFolder", "Store", "cache_root", "check_version", "environment"]

@@ -9,7 +9,7 @@ from optaware._io import canonical_json, file_sha256, lock, read_json, text_sha2
 from optaware.errors import OptawareError, StorageError
 from optaware.execute import Event, Executor, Job, Outcome
 from optaware.records import CorpusSpec, RunSpec, StudySpec, short_id
-from optaware.store import RunFolder, Store
+from optaware.store import RunFolder, Store, check_version
 from optaware.study._choose import Choice, choose, chosen_runs
 from optaware.study._graph import StudyGraph
 from optaware.tasks import get_task, load_splits
@@ -117,6 +117,7 @@ def run_study(
             raise StorageError.of(
                 "study-busy", graph.study.name, "another process runs it", "Wait for it or stop it.", str(folder)
             )
+        check_version(store.root)
         _write_index(graph, folder)
         driver = _Driver(graph, store, executor, data_dir, on_event, on_done, timeout_s)
         for rewritten in (False, True):
