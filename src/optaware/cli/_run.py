@@ -61,12 +61,17 @@ def run(
     study
         Study file (YAML).
     """
+    from optaware.errors import ProblemList
     from optaware.study import check_budget, check_models, cost_of_study, load_study, override, plan_study
 
     spec = override(load_study(study, scale), models=model, llm=llm, base_url=base_url, seeds=seeds, workers=workers)
     folder, place = data_dir(data), store_at(store)
-    check_models(spec.models)
-    graph = plan_study(spec, data_dir=folder)
+    problems = ProblemList()  # models, tasks, rows and templates that cannot be used are told together
+    with problems.collecting():
+        check_models(spec.models)
+    with problems.collecting():
+        graph = plan_study(spec, data_dir=folder)
+    problems.raise_if_any()
     if dry_run:
         show_plan(
             graph, place, cost_of_study(graph, place, data_dir=folder, tflops=tflops, usd_per_hour=usd_per_hour), json
