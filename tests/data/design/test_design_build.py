@@ -40,7 +40,7 @@ def test_five_phases_leave_templates_prompts_and_diffs(bench: Bench) -> None:
     assert "Zig trains language models with two forward passes and no backward pass. The cost {is} small." in one
     assert "needs much memory. Zig perturbs all weights" in one
     assert "Algorithm 1: Zig perturbs the weights and measures two losses." in one
-    assert "- premise: The event that the question is about. This is the field that is rewritten." in one
+    assert "- premise: the field that you rewrite." in one
     assert all(fact in two and fact not in one for fact in FACTS)
     assert "The goal: a model trained with Zig" in two
     assert "Write the {{ noun }} in plain, common words" in two
@@ -63,7 +63,7 @@ def test_the_finished_template_serves_previews_and_corpora(bench: Bench) -> None
     assert "plain, common words" in rewrite[0]["content"]
     assert [m["role"] for m in rewrite[1:-1]] == ["user", "assistant"] * 3
     assert rewrite[2]["content"] == "The bell was sold by the monk."
-    assert rewrite[-1]["content"] == "Premise: The farmer sold the horse."
+    assert rewrite[-1]["content"] == "Original premise: The farmer sold the horse.\nRewritten premise:"
     spec = make_corpus_spec(
         task=bench.task,
         task_name="copa",
@@ -107,7 +107,7 @@ def test_faults_are_fed_back_until_all_rows_are_valid(bench: Bench) -> None:
 
 def test_bounded_rounds_end_and_are_told(bench: Bench) -> None:
     def echo(request: ChatRequest) -> str:
-        return request.messages[-1].content.removeprefix("Premise: ")
+        return request.messages[-1].content.removeprefix("Original premise: ").split("\n")[0]
 
     guards = iter(
         ["- Choose other verbs than before.", "- Begin each sentence with another part.", "- Use fresh nouns."] * 3
@@ -522,3 +522,8 @@ def test_comparisons_turned_round_and_hardware_are_no_points() -> None:
     assert "a comparison that is not in the paper: faster" in found.dropped[0]
     assert "not about how it learns (memory)" in found.dropped[1]
     assert read_lines("- Zig suffers from slower convergence.", known=[], told="", limit=1, checks=checks).kept
+
+
+def test_a_bold_title_that_is_the_rule_stays() -> None:
+    found = read_lines("- **Use short words**: Zig gains from them.", known=[], told="", limit=1)
+    assert found.kept == ("Use short words: Zig gains from them.",)

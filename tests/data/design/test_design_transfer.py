@@ -69,7 +69,7 @@ def test_a_users_own_task_gets_the_template(bench: Bench, mail: Task, tmp_path: 
     leaky = "- Do not name the cause that the choices offer."
 
     def rewrite(request: ChatRequest) -> str:
-        who = request.messages[-1].content.split()[2]
+        who = request.messages[-1].content.split()[3]
         good = "because he needed money" if leaky[2:] not in request.messages[0].content else "after a while"
         return f"{who} made a sale {good}."
 
@@ -81,7 +81,7 @@ def test_a_users_own_task_gets_the_template(bench: Bench, mail: Task, tmp_path: 
     assert card.final is not None
     assert (card.final.valid, card.shots) == (4, 3)
     text = (tmp_path / "mail-build" / "template.jinja").read_text()
-    assert "- body: What the customer writes. This is the field that is rewritten." in text
+    assert "- body: the field that you rewrite." in text
     assert "- subject: subject." in text
     assert "The event that the question is about" not in text
     assert GUARD in text
@@ -90,7 +90,7 @@ def test_a_users_own_task_gets_the_template(bench: Bench, mail: Task, tmp_path: 
     shown = preview(mail, rows, str(tmp_path / "mail-build" / "template.jinja"), 1)[0]["messages"]
     assert "A mail {{to}} a shop, to be sorted." in shown[0]["content"]
     assert RULES[0].replace("premise", "body") in shown[0]["content"], "the span's name is a slot"
-    assert shown[-1]["content"] == "Body: The farmer sold the horse."
+    assert shown[-1]["content"] == "Original body: The farmer sold the horse.\nRewritten body:"
     module = yaml.safe_load((tmp_path / "mail-build" / "fewshot" / "mail.yaml").read_text())
     assert [shot["text"] for shot in module["rewriter"]] == [f"The {WHO[n]} sold the {WHAT[n]}." for n in (4, 5, 6)]
 
@@ -125,10 +125,10 @@ def script(path: Path) -> Path:
         {"contains": "Describe in one or two", "text": "Zig perturbs the weights and measures two losses."},
         {"contains": "Answer in one full sentence", "text": "- Zig compares the two losses of a training text."},
         {"contains": "rules for the writer", "text": f"- {RULES[0]}\n- {RULES[1]}"},
-        {"contains": "Original:", "text": "same"},
+        {"contains": "Rewrite:", "text": "same"},
     ]
     lines += [
-        {"contains": f"Premise: The {a} sold the {b}.", "text": f"The {b} was sold by the {a}."}
+        {"contains": f"Original premise: The {a} sold the {b}.", "text": f"The {b} was sold by the {a}."}
         for a, b in zip(WHO, WHAT, strict=True)
     ]
     path.write_text("\n".join(map(json.dumps, lines)))

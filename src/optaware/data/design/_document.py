@@ -35,7 +35,10 @@ _SPLIT = re.compile(
 )
 _META = re.compile(r"^(?P<name>\w+): (?P<value>.*)$", re.MULTILINE)
 _OPEN = re.compile(r"\{(?=[{%#])")
-ROW = "{% for name, value in given %}{{ name }}: {{ value }}\n{% endfor %}{{ heading }}: {{ span }}\n"
+ROW = (
+    "{% for name, value in given %}{{ name }}: {{ value }}\n{% endfor %}"
+    "Original {{ noun }}: {{ span }}\nRewritten {{ noun }}:\n"
+)
 
 
 def escape(text: str) -> str:

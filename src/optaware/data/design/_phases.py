@@ -126,8 +126,9 @@ def data_lines(task: Task) -> list[str]:
             continue
         told = spec.description.strip() or name.replace("_", " ")
         told = told if told.endswith(".") else told + "."
-        mark = " This is the field that is rewritten." if name == task.span else ""
-        lines.append(f"- {escape(name)}: {escape(told)}{mark}")
+        # What the span is stands in the opening; small models gave its description back in place of a rewrite.
+        told = "the field that you rewrite." if name == task.span else told
+        lines.append(f"- {escape(name)}: {escape(told)}")
     return [*lines, escape(task.role)]
 
 
@@ -160,6 +161,7 @@ def phase_1(ground: Ground, card: PaperCard) -> tuple[Document, Outcome]:
                     "- Keep every fact: who did what to whom, names, numbers, dates, negation, tense, degree of "
                     "certainty.",
                     "- Stay neutral: {{ neutral }}",
+                    "- Change the wording: never give the original back word for word.",
                     "- Keep about the same length as the original.",
                     "- Reply with the rewritten {{ noun }} only.",
                 ),

@@ -148,7 +148,8 @@ def read_sentences(reply: str, source: str) -> Lines:
 
 def _clean(line: str) -> str:
     text = _BULLET.sub(r"\g<text>", line)
-    text = _TITLED.sub("", text)
+    # "**Clarity:** Write …" has a name that says nothing; "**Use short words**: …" is the rule itself.
+    text = _TITLED.sub(lambda found: found[0] if len(words(found[0])) > 2 else "", text)
     text = _MATH.sub("", text)
     text = _SLOT.sub(r"\1", text)
     text = re.sub(r"[{}]|\*\*|__|`", "", text)
