@@ -40,7 +40,8 @@ def test_five_phases_leave_templates_prompts_and_diffs(bench: Bench) -> None:
     assert "Zig trains language models with two forward passes and no backward pass. The cost {is} small." in one
     assert "needs much memory. Zig perturbs all weights" in one
     assert "Algorithm 1: Zig perturbs the weights and measures two losses." in one
-    assert "- premise: the field that you rewrite." in one
+    assert "- question: Which relation is asked for." in one
+    assert "- premise:" not in one
     assert all(fact in two and fact not in one for fact in FACTS)
     assert "The goal: a model trained with Zig" in two
     assert "Write the {{ noun }} in plain, common words" in two

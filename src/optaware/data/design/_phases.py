@@ -119,15 +119,14 @@ def save(folder: Path, document: Document, task: Task, module: FewShotModule) ->
 
 
 def data_lines(task: Task) -> list[str]:
-    """The schema: what an instance is, its fields and their roles, and what is rewritten."""
+    """The schema: what an instance is, the fields beside the rewritten one, and the latter's role."""
     lines = [escape(task.description)]
     for name, spec in task.fields.items():
-        if name in (task.label_field, "answerKey"):
+        # The span is named in the opening: small models gave a line about it back in place of a rewrite.
+        if name in (task.label_field, "answerKey", task.span):
             continue
         told = spec.description.strip() or name.replace("_", " ")
         told = told if told.endswith(".") else told + "."
-        # What the span is stands in the opening; small models gave its description back in place of a rewrite.
-        told = "the field that you rewrite." if name == task.span else told
         lines.append(f"- {escape(name)}: {escape(told)}")
     return [*lines, escape(task.role)]
 
