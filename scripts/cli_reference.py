@@ -14,6 +14,8 @@ def reference() -> str:
     from optaware.cli._app import app
 
     text = app.generate_docs(output_format="markdown")
+    # Started as `python -m cogapp`, cyclopts takes that for the way in which the program is called.
+    text = text.replace(" -m cogapp", "")
     return re.sub(r"\n{3,}", "\n\n", text.partition("\n")[2]).strip()
 
 
