@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import signal
 import sys
 import time
 from collections import Counter
@@ -152,6 +154,10 @@ class Slurm:
     def _stop(self, running: list[_Submitted], outcomes: dict[str, Outcome], on_event: Callable[[Event], None]) -> None:
         for item in running:
             item.handle.cancel(check=False)
+            if self._cluster == "local":
+                # submitit sends SIGINT, which processes ignore whose driver was started in the background by a script.
+                with suppress(OSError, ValueError):
+                    os.kill(int(item.note.read_text("utf-8")), signal.SIGTERM)
         deadline = time.monotonic() + GRACE_S
         while running and time.monotonic() < deadline:
             for item in [item for item in running if item.handle.done() and not item.note.exists()]:
