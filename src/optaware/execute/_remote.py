@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from types import FrameType
@@ -60,6 +61,7 @@ def run_command(
 
 
 def _run(command: list[str], added: dict[str, str], log: str, timeout_s: float | None) -> tuple[int, str]:
+    _listen()
     parent, began = os.getppid(), time.monotonic()
     with open_log(Path(log)) as file:
         process = start(command, {**added, PARENT_VARIABLE: str(os.getpid())}, file)
@@ -74,6 +76,16 @@ def _run(command: list[str], added: dict[str, str], log: str, timeout_s: float |
             end(process)
             raise
         return code, ""
+
+
+def _listen() -> None:
+    """Hear SIGINT, by which Ray cancels a task, also where a script started the driver in the background.
+
+    There SIGINT is ignored, and so it is by whatever the driver starts.
+    """
+    heard = threading.current_thread() is threading.main_thread()
+    if heard and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _main(ticket: Path) -> None:
