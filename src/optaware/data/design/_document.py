@@ -50,8 +50,8 @@ def plain(line: str, wording: Mapping[str, str]) -> str:
     """A line of a template as a reader sees it: the names of the wording filled in, other expressions left out."""
     text = line.replace('{{ "{" }}', "{")
     for name, value in wording.items():
-        text = re.sub(rf"\{{\{{ {name} \}}\}}", lambda _: value, text)  # noqa: B023
-        text = re.sub(rf"\{{\{{ {name}\|capitalize \}}\}}", lambda _: value[:1].upper() + value[1:], text)  # noqa: B023
+        text = text.replace(f"{{{{ {name} }}}}", value)
+        text = text.replace(f"{{{{ {name}|capitalize }}}}", value[:1].upper() + value[1:])
     return text
 
 
