@@ -12,11 +12,13 @@ import torch
 
 pytest.importorskip("triton")
 
+FILES = ("test_noise_fill.py", "test_fused_step.py", "test_fused_runs.py")
+
 
 @pytest.mark.skipif(torch.cuda.is_available() or os.environ.get("TRITON_INTERPRET") == "1", reason="runs by itself")
 def test_the_fused_step_in_the_interpreter() -> None:
-    files = [str(Path(__file__).with_name(name)) for name in ("test_fused_step.py", "test_fused_runs.py")]
-    chosen = "options0 or (moves_along and gaussian) or (run_is and low) or fails_its"
+    files = [str(Path(__file__).with_name(name)) for name in FILES]
+    chosen = "options0 or (moves_along and gaussian) or (run_is and low) or fails_its or the_definition"
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-k", chosen, *files]
     done = subprocess.run(
         command, env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True, check=False

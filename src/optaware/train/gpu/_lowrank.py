@@ -12,12 +12,12 @@ from torch import Tensor
 from optaware.train._seeds import derive_seed
 from optaware.train.gpu._dense import ROUNDINGS, rounding_for
 from optaware.train.gpu._frame import Frame
-from optaware.train.gpu._noise import gaussian_pair, row_key, site_key, words
 from optaware.train.gpu._passes import gather_left, move, show
 from optaware.train.gpu._reading import Decoder
 from optaware.train.gpu._tables import Part, Tiles, key_halves, site_table
 from optaware.train.gpu._vectors import TRITON_TYPES, Vectors
 from optaware.train.noise import noise_key
+from optaware.train.noise._triton import gaussian_pair, row_key, site_key, words
 
 __all__ = ["LowRankSides"]
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from optaware.train.gpu._noise import draw_pair, gaussian_pair, row_key, site_key, words
+from optaware.train.noise._triton import draw_pair, gaussian_pair, row_key, site_key, words
 
 __all__ = ["coefficients", "gather_left", "gather_rows", "move", "show"]
 

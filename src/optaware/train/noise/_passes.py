@@ -62,6 +62,18 @@ def _jit() -> Any:
     return _jit
 
 
+@cache
+def _triton() -> Any:
+    """The kernels for CUDA tensors; None without Triton or with `OPTAWARE_NO_JIT` set."""
+    if os.environ.get("OPTAWARE_NO_JIT"):
+        return None
+    try:
+        from optaware.train.noise import _triton
+    except ImportError:
+        return None
+    return _triton
+
+
 def jitted() -> bool:
     """Whether there are compiled kernels for tensors on the CPU."""
     return _jit() is not None
@@ -113,6 +125,11 @@ def fill(
 ) -> Tensor:
     """As `reference_noise`, to the bit, but fast where it can be."""
     where = rows.device if rows is not None else torch.device(device)
+    if where.type == "cuda" and (kernels := _triton()) is not None:
+        height, columns = table(shape)
+        numbered = height if rows is None else rows.to(torch.int64).contiguous()
+        drawn: Tensor = kernels.fill(key, numbered, columns, signs=distribution == "rademacher", device=where)
+        return drawn.view(tuple(shape)) if rows is None else drawn
     jit = _jit() if where.type == "cpu" else None
     if jit is None:
         return reference_noise(key, shape, distribution, rows=rows, device=where)
