@@ -6,7 +6,7 @@ import pytest
 
 from optaware._io import read_jsonl
 from optaware.records import short_id
-from optaware.stats import mcnemar, wilson
+from optaware.stats import crossed_test, mcnemar, wilson
 
 
 def _rows(path):
@@ -42,6 +42,25 @@ def test_contrasts_are_paired_differences_of_the_predictions(disk, contrasts):
     assert row["seeds"] == "0 1 2"
     assert row["n_examples"] == "400"
     assert len(row["run_ids"].split()) == 6
+
+
+def test_p_values_and_intervals_rest_on_one_variance(disk, contrasts):
+    (row,) = [
+        row
+        for row in contrasts
+        if (row["family"], row["task"], row["method"], row["arm"]) == ("baseline", "sst2", "MeZO low-rank", "oat")
+    ]
+    arm, baseline = (
+        np.stack([_correct(disk, task="sst2", variant=name, method="mezo")[seed] for seed in (0, 1, 2)])
+        for name in ("oat", "original")
+    )
+    assert float(row["p_value"]) == pytest.approx(crossed_test(arm, baseline).p_value)
+    assert "3 seeds × 400 examples" in row["p_method"]
+    assert 0 < float(row["p_models"]) <= 1  # sign flips over rows: another question, kept apart
+    for each in contrasts:
+        if len(each["seeds"].split()) > 1:
+            outside = float(each["low"]) > 0 or float(each["high"]) < 0
+            assert outside == (float(each["p_value"]) < 0.05) or abs(float(each["p_value"]) - 0.05) < 0.02
 
 
 def test_a_lone_pair_is_tested_by_mcnemar(disk, contrasts):

@@ -14,6 +14,7 @@ from optaware.stats import (
     PairedTest,
     benjamini_hochberg,
     crossed_bootstrap,
+    crossed_test,
     holm,
     mcnemar,
     paired_bootstrap,
@@ -21,7 +22,7 @@ from optaware.stats import (
     wilson,
 )
 
-__all__ = ["LEVEL", "Cell", "Comparison", "Family", "FamilyKey", "cell", "families", "matched"]
+__all__ = ["LEVEL", "Cell", "Comparison", "Family", "FamilyKey", "cell", "families", "matched", "paired_test"]
 
 LEVEL = 0.95
 FamilyKey = Literal["baseline", "between", "first-order", "zero-shot"]
@@ -40,10 +41,11 @@ class Cell:
 class Comparison:
     """One contrast and what may be said of it.
 
-    `verdict` is `higher` or `lower` only when the interval leaves out zero and the corrected p-value is below 0.05:
-    the interval covers other seeds, which the p-value does not, and the correction covers the other comparisons,
-    which the interval does not. With one paired seed nothing covers other seeds, so the verdict stays `open`;
-    `models_differ` then says whether the two trained models differ by more than chance on the test rows.
+    Interval and p-value rest on one model of variation (further seeds and further test rows, with the same variance
+    and degrees of freedom), so they answer alike; the correction covers the other comparisons of the family, which the
+    interval does not. `verdict` is `higher` or `lower` only when the interval leaves out zero and the corrected p-value
+    is below 0.05. With one paired seed nothing covers other seeds, so the verdict stays `open`; `models_differ` then
+    says whether the two trained models differ by more than chance on the test rows.
     """
 
     contrast: Contrast
@@ -59,6 +61,8 @@ class Comparison:
     """The p-value corrected for the false discovery rate (Benjamini and Hochberg) over the same family."""
     seed_spread: float | None = None
     """Standard deviation of the difference between seeds; None with one seed."""
+    p_models: float | None = None
+    """What the same difference says of these trained models alone, on further test rows: sign flips over rows."""
 
 
 @dataclass(frozen=True)
@@ -224,7 +228,7 @@ def _contrast(pair: _Pair) -> Contrast:
     ids = _shared([*pair.arm, *pair.baseline])
     arm, baseline = _matrix(pair.arm, ids), _matrix(pair.baseline, ids)
     rng = _generator("contrast", pair.key, pair.other)
-    test = _test(arm, baseline, rng)
+    test = paired_test(arm, baseline)
     return Contrast(
         arm=pair.key.variant,
         baseline=pair.other,
@@ -240,8 +244,9 @@ def _contrast(pair: _Pair) -> Contrast:
     )
 
 
-def _test(arm: npt.NDArray[np.int8], baseline: npt.NDArray[np.int8], rng: np.random.Generator) -> PairedTest:
-    return mcnemar(arm, baseline) if len(arm) == 1 else sign_flip_test(arm, baseline, rng=rng)
+def paired_test(arm: npt.NDArray[np.int8], baseline: npt.NDArray[np.int8]) -> PairedTest:
+    """The test that belongs beside `paired_bootstrap`'s interval: over seeds and rows; over rows with one seed."""
+    return mcnemar(arm, baseline) if len(arm) == 1 else crossed_test(arm, baseline)
 
 
 def _comparison(contrast: Contrast, pair: _Pair, place: str, fdr: float) -> Comparison:
@@ -253,8 +258,10 @@ def _comparison(contrast: Contrast, pair: _Pair, place: str, fdr: float) -> Comp
     most = max(len(item.ids) for item in (*pair.arm, *pair.baseline))
     shared = f"{contrast.n_examples} of {most} test rows are shared" if contrast.n_examples < most else ""
     ids = _shared([*pair.arm, *pair.baseline])
-    difference_of = _matrix(pair.arm, ids) - _matrix(pair.baseline, ids)
+    arm, baseline = _matrix(pair.arm, ids), _matrix(pair.baseline, ids)
+    difference_of = arm - baseline
+    rows_only = sign_flip_test(arm, baseline, rng=_generator("models", pair.key, pair.other)).p_value
     spread = float(difference_of.mean(axis=1).std(ddof=1)) if len(difference_of) > 1 else None
     unpaired = "; ".join(part for part in (pair.note, shared) if part)
     disagreement = float((difference_of != 0).mean())
-    return Comparison(contrast, verdict, place, disagreement, clear, unpaired, fdr, spread)
+    return Comparison(contrast, verdict, place, disagreement, clear, unpaired, fdr, spread, rows_only)

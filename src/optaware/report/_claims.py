@@ -145,9 +145,9 @@ def limits(
     if comparisons:
         said += _sizes(comparisons)
         said.append(
-            "The p-values ask whether these trained models differ on further test rows; they do not cover other seeds. "
-            "The intervals do when there are two or more seeds. A difference is claimed only where both agree, and "
-            "never on one seed."
+            "With two or more seeds, intervals and p-values both speak of further seeds and further test rows; with "
+            "one seed, of further test rows alone. The p-values are corrected for the number of comparisons, the "
+            "intervals are not. A difference is claimed only where both agree, and never on one seed."
         )
     at_majority = [_at_majority(cell, collected) for cell in cells]
     if names := [name for name in at_majority if name]:

@@ -14,11 +14,11 @@ from optaware._io import write_text
 from optaware.errors import InputError
 from optaware.records import Interval, StudySpec, short_id
 from optaware.records.differences import differences
-from optaware.report._analysis import LEVEL, Cell, cell, matched
+from optaware.report._analysis import LEVEL, Cell, cell, matched, paired_test
 from optaware.report._arms import Arm, ArmKey, Collected, collect
 from optaware.report._inputs import ReportRun
 from optaware.report._words import p_value, percent, points, span
-from optaware.stats import holm, mcnemar, paired_bootstrap, sign_flip_test
+from optaware.stats import holm, paired_bootstrap
 
 __all__ = ["ComparedArm", "ComparisonFiles", "StudyRuns", "build_comparison", "compare_arms"]
 
@@ -68,7 +68,7 @@ def compare_arms(first: Collected, second: Collected) -> tuple[ComparedArm, ...]
     """Arms of the same name in both studies, with the difference of their accuracies.
 
     The same runs in both count as the same. Where seeds and test rows are shared the difference is paired (bootstrap
-    over both; McNemar's test or sign flips over rows); else `√((e₁−l₁)² + (h₂−e₂)²)` and its mirror are the limits'
+    and t test over both; McNemar's test with one seed); else `√((e₁−l₁)² + (h₂−e₂)²)` and its mirror are the limits'
     distances (MOVER, Zou and Donner 2008) and no test is made.
     """
     others = {arm.key: arm for arm in second.arms}
@@ -94,7 +94,7 @@ def _compare(left: Arm, right: Arm) -> ComparedArm:
     pairs = matched(left.scored, right.scored, seeds)
     if pairs is not None:
         a, b, rng = pairs
-        test = mcnemar(b, a) if len(a) == 1 else sign_flip_test(b, a, rng=rng)
+        test = paired_test(b, a)
         how = f"paired: {len(a)} {'seed' if len(a) == 1 else 'seeds'} × {a.shape[1]} rows; {test.method}"
         return made(paired_bootstrap(b, a, rng=rng, level=LEVEL), test.p_value, how)
     one, two = first.accuracy, second.accuracy

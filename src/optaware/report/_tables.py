@@ -51,7 +51,7 @@ _RUNS = (
 )
 _CONTRASTS = (
     *("family", "model", "task", "method", "arm", "baseline", "seeds", "n_examples", "difference", "low", "high"),
-    *("level", "interval_method", "p_value", "p_method", "p_corrected", "p_correction", "p_fdr", "verdict"),
+    *("level", "interval_method", "p_value", "p_method", "p_corrected", "p_correction", "p_fdr", "p_models", "verdict"),
     *("disagreement", "seed_spread", "run_ids"),
 )
 _CELLS = (
@@ -146,6 +146,7 @@ def _contrasts(view: View) -> Iterable[_Row]:
                 "p_corrected": contrast.p_corrected,
                 "p_correction": f"Holm over {len(family.comparisons)}",
                 "p_fdr": item.p_fdr,
+                "p_models": item.p_models,
                 "verdict": item.verdict,
                 "disagreement": item.disagreement,
                 "seed_spread": item.seed_spread,
