@@ -17,7 +17,9 @@ app = App(name="runs", help="Runs of a results folder.")
 def list_(
     *,
     store: StoreDir = None,
-    state: Annotated[str | None, Parameter(help="Only runs in this state: done, running, failed, stopped.")] = None,
+    state: Annotated[
+        str | None, Parameter(help="Only runs in this state: done, running, failed, stopped, pruned.")
+    ] = None,
     model: Annotated[str | None, Parameter(help="Only models whose name holds this.")] = None,
     task: Annotated[str | None, Parameter(help="Only tasks whose name holds this.")] = None,
     method: Annotated[str | None, Parameter(help="Only methods whose name holds this.")] = None,

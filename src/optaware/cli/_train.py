@@ -25,6 +25,9 @@ def train(
     ] = (),
     store: StoreDir = None,
     data: DataDir = None,
+    until_step: Annotated[
+        int | None, Parameter(help="Stop with a checkpoint once this update is made; the same command goes on.")
+    ] = None,
     quiet: Annotated[bool, Parameter(negative=(), help="Print nothing but the result.")] = False,
     json: AsJson = False,
 ) -> int:
@@ -38,19 +41,27 @@ def train(
     spec
         Run spec (YAML or JSON): model, data, method, schedule, seed.
     """
+    from optaware.errors import StoppedBySignal
     from optaware.study import stop_requests, train_together
 
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING if quiet else logging.INFO, format="%(message)s")
     run = load_run_spec(spec, set)
     folder = store_at(store)
     with stop_requests() as should_stop:
-        result = train_together(
-            run,
-            folder,
-            data_dir=data_dir(data),
-            should_stop=should_stop,
-            on_event=None if quiet else _show,
-        )
+        try:
+            result = train_together(
+                run,
+                folder,
+                data_dir=data_dir(data),
+                should_stop=should_stop,
+                on_event=None if quiet else _show,
+                until=until_step,
+            )
+        except StoppedBySignal as error:
+            if error.code != "paused":
+                raise
+            print(f"{folder.run_folder(run).path}: {error.problems[0].why}", file=sys.stderr)
+            return 0
     if result is None:  # one of several processes, and not the one that speaks
         return 0
     if json:

@@ -48,7 +48,7 @@ from optaware.records.example import (
 )
 from optaware.records.fewshot import FewShot
 from optaware.records.fingerprint import FINGERPRINT_VERSION, fingerprint, short_id
-from optaware.records.grid import GridPoint, Selection, grid_points
+from optaware.records.grid import GridPoint, Pruning, Selection, grid_points
 from optaware.records.judge import (
     Ballot,
     CalibrationRound,
@@ -186,6 +186,7 @@ __all__ = [
     "Prediction",
     "PresentationOrder",
     "Protocol",
+    "Pruning",
     "Record",
     "RenderedExample",
     "Repair",

@@ -64,6 +64,7 @@ ADDED: dict[str, dict[str, object]] = {
     "Method": {"fused": "auto", "host_residuals": False},
     "MethodArm": {"grid": {}},
     "RunSpec": {"score_test": True},
+    "Selection": {"prune": None},
     "StudySpec": {
         "selection": {"seeds": None, "per_seed": False},
         "memory": None,
@@ -82,7 +83,10 @@ def fingerprint(spec: Record) -> str:
     """
     name = type(spec).__name__
     left_out = LEFT_OUT.get(name, {})
-    fields = {key: value for key, value in _hashed(name, spec.to_json()).items() if key not in left_out}
+    data = spec.to_json()
+    if name == "StudySpec":
+        data["selection"] = _hashed("Selection", data["selection"])
+    fields = {key: value for key, value in _hashed(name, data).items() if key not in left_out}
     if name == "StudySpec":
         fields["variants"] = [_hashed("VariantSpec", variant) for variant in fields["variants"]]
         fields["methods"] = [_hashed("MethodArm", arm) for arm in fields["methods"]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import product
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -12,7 +12,7 @@ from optaware.records._base import Record
 from optaware.records.methods import Method
 from optaware.records.run import Schedule
 
-__all__ = ["Grid", "GridPoint", "Selection", "grid_points"]
+__all__ = ["Grid", "GridPoint", "Pruning", "Selection", "grid_points"]
 
 Grid = dict[str, Annotated[tuple[float | int | str | bool | None, ...], Field(min_length=1)]]
 """Values to try by field: a field of the method's config (`lr`, `rank`), or `batch_size`."""
@@ -33,6 +33,22 @@ class GridPoint(NamedTuple):
         )
 
 
+class Pruning(Record):
+    """Stop hopeless points of a grid early, by their dev rows: all points train up to a rung, then some go on.
+
+    Rungs are numbers of evaluations: `after`, `after·factor`, `after·factor²`, … before the last one. Who goes on
+    depends on the dev curves alone, never on the order or the machine that they came from.
+    """
+
+    rule: Literal["halving", "median"] = "halving"
+    """`halving`: the best ⌈n/factor⌉ of n points go on; `median`: points below the median of the others are stopped
+    (optuna)."""
+    after: Annotated[int, Field(ge=1)] = 1
+    """Evaluations before the first decision."""
+    factor: Annotated[int, Field(ge=2)] = 3
+    """How much farther each rung is, and with `halving`, how few go on."""
+
+
 class Selection(Record):
     """How a point of a grid is chosen. Runs that take part in the choice never see a test row.
 
@@ -45,6 +61,8 @@ class Selection(Record):
     per_seed: bool = False
     """Let each seed of the study choose for itself, by its own dev accuracy (the spread over seeds then holds that of
     the choice); `seeds` is not used."""
+    prune: Pruning | None = None
+    """Stop hopeless points early; None: all points train to their end."""
 
 
 def grid_points(config: Method, schedule: Schedule, grid: Mapping[str, tuple[Any, ...]]) -> tuple[GridPoint, ...]:

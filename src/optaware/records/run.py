@@ -144,7 +144,8 @@ class RunSpec(Record):
 class RunStatus(Record):
     """Where a run stands; rewritten whenever that changes."""
 
-    state: Literal["running", "done", "failed", "stopped"]
+    state: Literal["running", "done", "failed", "stopped", "pruned"]
+    """`stopped`: it goes on with the same command; `pruned`: a study's grid has no further use for it."""
     step: int = 0
     steps: int = 0
     detail: str = ""

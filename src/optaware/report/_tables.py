@@ -78,6 +78,9 @@ _CHOICES = (
     "state",
     "dev_accuracy",
     "dev_loss",
+    "reason",
+    "forwards",
+    "forwards_asked",
     "runs",
 )
 _CORPORA = (
@@ -198,6 +201,7 @@ def _choices(view: View) -> Iterable[_Row]:
                 "point": point["point"],
                 "chosen": point["point"] == choice["chosen"],
                 **{name: point[name] for name in ("state", "dev_accuracy", "dev_loss")},
+                **{name: point.get(name) for name in ("reason", "forwards", "forwards_asked")},
                 "runs": " ".join(point["runs"]),
             }
 

@@ -9,6 +9,7 @@ from optaware._io import canonical_json
 from optaware.records import Record, StudySpec, fingerprint
 from optaware.report._analysis import Cell, Family, cell, families
 from optaware.report._arms import ArmKey, Collected, task_name, zero_shot_arm
+from optaware.report._choosing import choosing
 from optaware.report._claims import Claim, claim, headline, limits
 from optaware.report._corpora import CorpusView, corpus_view
 from optaware.report._corpus_facts import equal_cost
@@ -104,6 +105,8 @@ class View:
     flips: tuple[FlipGroup, ...]
     choices: tuple[Mapping[str, Any], ...]
     """How grid points were chosen, as the study wrote it down."""
+    choosing: tuple[str, ...]
+    """What choosing took, in sentences."""
 
     @property
     def finished(self) -> int:
@@ -149,6 +152,7 @@ def make_view(
         needed=needed([item for family in found if family.key == "baseline" for item in family.comparisons]),
         flips=flip_groups(found, collected, texts),
         choices=tuple(choices),
+        choosing=choosing(choices),
     )
 
 

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
-from optaware._io import read_json, write_json, write_text
+from optaware._io import read_json, storage_errors, write_json, write_text
 from optaware.records import RunResult, RunSpec, RunStatus, parse_record
 
 __all__ = ["RunFolder"]
@@ -59,6 +60,14 @@ class RunFolder:
         """Write where the run stands, stamped with time (UTC) and process."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
         write_json(self.status, status.model_copy(update={"updated": now, "pid": os.getpid()}).to_json())
+
+    def discard_checkpoints(self) -> None:
+        """Remove what an unfinished run would resume from; a forward-only run can still resume from its journal."""
+        for path in sorted(self.path.glob("checkpoint-*")):
+            if path.is_dir():
+                with storage_errors(path):
+                    (path / "state.json").unlink(missing_ok=True)
+                    shutil.rmtree(path)
 
     def mark_done(self) -> None:
         """Write the marker that makes the run finished."""

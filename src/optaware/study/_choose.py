@@ -7,10 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from optaware.records import ModelRef, RunResult, RunSpec, short_id
-from optaware.store import Store
+from optaware._io import lock, read_jsonl
+from optaware.records import ModelRef, Pruning, RunResult, RunSpec, RunStatus, short_id
+from optaware.store import RunFolder, Store
+from optaware.study._plan_cost import forwards_of_run
+from optaware.study._prune import Pruned, Race, race, rungs
 
-__all__ = ["Choice", "Chosen", "Option", "choose", "chosen_runs"]
+__all__ = ["Choice", "Chosen", "Option", "choose", "chosen_runs", "due_runs", "failed_before", "note_pruned"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,8 @@ class Choice:
     variant: str
     seed: int | None
     options: tuple[Option, ...]
+    prune: Pruning | None = None
+    """How hopeless points are stopped early; None: all tries run to their end."""
 
     @property
     def corpus_id(self) -> str | None:
@@ -52,18 +57,22 @@ class Chosen:
         choice: The choice.
         option: The chosen point; None while runs are missing, or when no point can be chosen.
         complete: Whether every run that takes part has ended.
-        scores: Per point: state (`done`, `failed`, `diverged`, `given-up`, `missing`), mean dev accuracy, mean dev
-        loss.
+        scores: Per point: state (`done`, `failed`, `diverged`, `given-up`, `pruned`, `missing`), mean dev accuracy,
+        mean dev loss; of a pruned point, as they were when it was stopped.
+        reasons: Per point, why it was stopped early; empty where it was not.
     """
 
     choice: Choice
     option: Option | None
     complete: bool
     scores: tuple[tuple[str, float | None, float | None], ...]
+    reasons: tuple[str, ...]
 
-    def to_json(self) -> dict[str, Any]:
-        """The choice as a record for people and for the report."""
+    def to_json(self, store: Store) -> dict[str, Any]:
+        """The choice as a record for people and for the report; `forwards` are those made by the runs of a point,
+        `forwards_asked` those of its whole schedule."""
         choice = self.choice
+        forwards = [_forwards(option.tries, store) for option in choice.options]
         return {
             "model": choice.model.to_json(),
             "task": choice.task,
@@ -77,15 +86,22 @@ class Chosen:
                     "state": state,
                     "dev_accuracy": accuracy,
                     "dev_loss": loss,
+                    "reason": reason,
+                    "forwards": made,
+                    "forwards_asked": asked,
                     "runs": [short_id(run) for run in option.tries],
                 }
-                for option, (state, accuracy, loss) in zip(choice.options, self.scores, strict=True)
+                for option, (state, accuracy, loss), reason, (made, asked) in zip(
+                    choice.options, self.scores, self.reasons, forwards, strict=True
+                )
             ],
         }
 
 
 def choose(choice: Choice, store: Store, failed: frozenset[str] = frozenset()) -> Chosen:
     """Make a choice: highest mean dev accuracy, then lowest mean dev loss, then the first in the grid.
+
+    Points that were stopped early are never chosen, even where another study has run them to their end.
 
     Args:
         choice: The grid with its runs.
@@ -95,23 +111,110 @@ def choose(choice: Choice, store: Store, failed: frozenset[str] = frozenset()) -
     Returns:
         The choice made; without an option while a run is neither done nor failed.
     """
-    scores = [_score(option.tries, store, failed) for option in choice.options]
+    pruned = _pruned(choice, store, failed)
+    scores = [
+        ("pruned", stopped.accuracy, stopped.loss) if stopped else _score(option.tries, store, failed)
+        for option, stopped in zip(choice.options, pruned, strict=True)
+    ]
+    reasons = tuple(stopped.reason if stopped else "" for stopped in pruned)
     complete = all(state != "missing" for state, _, _ in scores)
     usable = [index for index, (state, _, _) in enumerate(scores) if state == "done"]
     if not complete or not usable:
-        return Chosen(choice, None, complete, tuple(scores))
+        return Chosen(choice, None, complete, tuple(scores), reasons)
 
     def rank(index: int) -> tuple[float, float, int]:
         _, accuracy, loss = scores[index]
         return -(accuracy or 0.0), math.inf if loss is None else loss, index
 
-    return Chosen(choice, choice.options[min(usable, key=rank)], True, tuple(scores))
+    return Chosen(choice, choice.options[min(usable, key=rank)], True, tuple(scores), reasons)
 
 
 def chosen_runs(choices: Sequence[Choice], store: Store) -> list[RunSpec]:
     """The runs that follow from the choices that can be made by now, each once."""
     runs = [run for choice in choices if (option := choose(choice, store).option) for run in option.finals]
     return list({short_id(run): run for run in runs}.values())
+
+
+def due_runs(choices: Sequence[Choice], store: Store, failed: frozenset[str]) -> dict[RunSpec, int | None]:
+    """The runs of pruned grids that have to go on before the next decision, with the step to go to (None: the end)."""
+    due: dict[RunSpec, int | None] = {}
+    for choice in choices:
+        for run, step in _race(choice, store, failed).due:
+            before = due.get(run, 0)
+            due[run] = None if step is None or before is None else max(step, before)
+    return due
+
+
+def failed_before(choices: Sequence[Choice], store: Store) -> dict[RunSpec, int | None]:
+    """Runs of pruned grids that an earlier driver saw fail, with the step of the first rung.
+
+    They are tried again before anything is decided.
+    """
+    found: dict[RunSpec, int | None] = {}
+    for choice in choices:
+        if choice.prune is not None:
+            schedules = [option.tries[0].schedule for option in choice.options]
+            first = next(rungs(choice.prune, schedules), None)
+            for run in choice.tries:
+                status = store.run_folder(run).read_status()
+                if status is not None and status.state == "failed":
+                    found[run] = None if first is None else min(first * run.schedule.eval_every, run.schedule.steps)
+    return found
+
+
+def note_pruned(choices: Sequence[Choice], store: Store, study: str, failed: frozenset[str]) -> None:
+    """Write into the status of runs that were stopped early that they were, and why; their checkpoints go.
+
+    A run that another grid of the study goes on with, or that is done, is left alone.
+    """
+    stopped: dict[RunSpec, str] = {}
+    wanted: set[RunSpec] = set()
+    for choice in choices:
+        pruned = _race(choice, store, failed).pruned
+        for index, option in enumerate(choice.options):
+            if index in pruned:
+                stopped |= dict.fromkeys(option.tries, pruned[index].reason)
+            else:
+                wanted |= set(option.tries)
+    for run in stopped.keys() - wanted:
+        folder = store.run_folder(run)
+        status = folder.read_status()
+        if folder.is_done or status is None or status.state == "pruned":
+            continue
+        with lock(folder.lock, wait=False) as mine:
+            if mine:
+                reached = max((int(row["step"]) for row in _evaluations(folder)), default=0)
+                told = RunStatus(state="pruned", step=reached, steps=run.schedule.steps)
+                folder.write_status(told.model_copy(update={"detail": f"study {study}: {stopped[run]}"}))
+                folder.discard_checkpoints()
+
+
+def _race(choice: Choice, store: Store, failed: frozenset[str]) -> Race:
+    if choice.prune is None:
+        return Race({}, ())
+    return race(choice.prune, [option.tries for option in choice.options], store, failed)
+
+
+def _pruned(choice: Choice, store: Store, failed: frozenset[str]) -> list[Pruned | None]:
+    found = _race(choice, store, failed).pruned
+    return [found.get(index) for index in range(len(choice.options))]
+
+
+def _forwards(tries: Sequence[RunSpec], store: Store) -> tuple[int, int | None]:
+    asked = [forwards_of_run(run) for run in tries]
+    known = [each for each in asked if each is not None]
+    made = sum(_forwards_made(store.run_folder(run)) for run in tries)
+    return made, sum(known) if len(known) == len(asked) else None
+
+
+def _forwards_made(folder: RunFolder) -> int:
+    if folder.is_done:
+        return folder.read_result().forwards
+    return max((int(row["forwards"]) for row in _evaluations(folder)), default=0)
+
+
+def _evaluations(folder: RunFolder) -> list[dict[str, Any]]:
+    return read_jsonl(folder.evals, torn_tail=True) if folder.evals.exists() else []
 
 
 def _score(tries: Sequence[RunSpec], store: Store, failed: frozenset[str]) -> tuple[str, float | None, float | None]:

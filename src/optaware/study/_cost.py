@@ -13,10 +13,11 @@ from optaware.data import preview
 from optaware.errors import InputError
 from optaware.records import ChatModelRef, CorpusSpec, Example, RunSpec, ZeroShot
 from optaware.store import Store
-from optaware.study._choose import Option, choose
+from optaware.study._choose import Choice, Chosen, Option, choose
 from optaware.study._graph import StudyGraph
 from optaware.study._memory import memory_bytes, size_of
 from optaware.study._plan_cost import forwards_per_step
+from optaware.study._prune import expected_steps
 from optaware.tasks import Task, get_task, load_splits
 
 __all__ = ["CostRow", "StudyCost", "check_budget", "cost_of_study"]
@@ -183,11 +184,22 @@ def _runs(graph: StudyGraph, store: Store) -> Iterable[tuple[RunSpec, str, bool]
         label = labels.get((run.method, run.schedule.steps)) or by_config.get(run.method, run.method.name)
         yield run, label, store.run_folder(run).is_done
     for choice in graph.choices:
-        for run in choice.tries:
-            yield run, choice.method, store.run_folder(run).is_done
-        option = choose(choice, store).option or max(choice.options, key=_work)
+        chosen = choose(choice, store)
+        yield from ((run, choice.method, done) for run, done in _tries(choice, chosen, store))
+        option = chosen.option or max(choice.options, key=_work)
         for run in option.finals:
             yield run, choice.method, store.run_folder(run).is_done
+
+
+def _tries(choice: Choice, chosen: Chosen, store: Store) -> Iterable[tuple[RunSpec, bool]]:
+    """The runs that choose, each with the steps that it is expected to make, and whether it has ended."""
+    steps: list[int | None] = [None] * len(choice.options)
+    if choice.prune is not None:
+        steps = [*expected_steps(choice.prune, [option.tries[0].schedule for option in choice.options])]
+    for option, expected, (state, _, _) in zip(choice.options, steps, chosen.scores, strict=True):
+        for run in option.tries:
+            done = state == "pruned" or store.run_folder(run).is_done
+            yield (run if expected is None or done else run.model_copy(update={"schedule": _made(run, expected)})), done
 
 
 def _work(option: Option) -> int:

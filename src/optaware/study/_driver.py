@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ from optaware.errors import OptawareError, StorageError
 from optaware.execute import Event, Executor, Job, Outcome
 from optaware.records import CorpusSpec, RunSpec, StudySpec, short_id
 from optaware.store import RunFolder, Store, check_version
-from optaware.study._choose import Choice, choose, chosen_runs
+from optaware.study._choose import Choice, choose, chosen_runs, due_runs, failed_before, note_pruned
 from optaware.study._graph import StudyGraph
 from optaware.tasks import get_task, load_splits
 
@@ -47,8 +47,8 @@ class _Driver:
     on_done: Callable[[str, RunSpec | CorpusSpec], None]
     timeout_s: float | None = None
 
-    def jobs(self, specs: Sequence[RunSpec | CorpusSpec]) -> list[Job]:
-        return [self._job(spec) for spec in specs if not self._is_done(spec)]
+    def jobs(self, specs: Sequence[RunSpec | CorpusSpec], until: Mapping[str, int]) -> list[Job]:
+        return [self._job(spec, until.get(short_id(spec))) for spec in specs if not self._is_done(spec)]
 
     def _is_done(self, spec: RunSpec | CorpusSpec) -> bool:
         return (self._folder(spec) / "DONE").exists()
@@ -56,7 +56,7 @@ class _Driver:
     def _folder(self, spec: RunSpec | CorpusSpec) -> Path:
         return self.store.run_folder(spec).path if isinstance(spec, RunSpec) else self.store.corpus_folder(spec)
 
-    def _job(self, spec: RunSpec | CorpusSpec) -> Job:
+    def _job(self, spec: RunSpec | CorpusSpec, until: int | None) -> Job:
         folder = self._folder(spec)
         path = folder / "spec.json"
 
@@ -68,10 +68,11 @@ class _Driver:
         training = isinstance(spec, RunSpec)
         command = ("train",) if training else ("data", "rewrite")
         data = ("--data-dir", str(self.data_dir)) if self.data_dir else ()
+        stop = () if until is None else ("--until-step", str(until))
         return Job(
             key=short_id(spec),
             title=spec.slug,
-            arguments=(*command, str(path), "--store", str(self.store.root), "--quiet", *data),
+            arguments=(*command, str(path), "--store", str(self.store.root), "--quiet", *data, *stop),
             log=folder / "log.txt",
             threads=spec.threads if isinstance(spec, RunSpec) else study.threads * study.workers,
             timeout_s=self.timeout_s if training else None,
@@ -79,15 +80,15 @@ class _Driver:
             progress=(lambda: run_progress(folder, spec)) if isinstance(spec, RunSpec) else lambda: _rows(folder),
         )
 
-    def run(self, specs: Sequence[RunSpec | CorpusSpec]) -> list[Outcome]:
+    def run(self, specs: Sequence[RunSpec | CorpusSpec], until: Mapping[str, int]) -> list[Outcome]:
         by_key = {short_id(spec): spec for spec in specs}
 
         def relay(event: Event) -> None:
             self.on_event(event)
-            if event.outcome is not None and event.outcome.state == "done":
+            if event.outcome is not None and event.outcome.state == "done" and self._is_done(by_key[event.job.key]):
                 self.on_done(event.job.key, by_key[event.job.key])
 
-        return self.executor.run(self.jobs(specs), relay)
+        return self.executor.run(self.jobs(specs, until), relay)
 
 
 def run_study(
@@ -104,7 +105,9 @@ def run_study(
     """Do what is left of a study, then build its report (unless told not to).
 
     Runs on the original rows go first, so that a first result is there early; then the corpora; then the other runs.
-    Where an arm has a grid, the runs that choose among its points come first, then those that use the chosen one.
+    Where an arm has a grid, the runs that choose among its points come first, then those that use the chosen one. With
+    `selection.prune` they go from rung to rung; the decisions are worked out anew from what is on disk, so that a study
+    that was stopped comes to the same ones.
     A job that fails does not stop the others; runs whose corpus failed are left out and said to be.
 
     Raises:
@@ -125,8 +128,7 @@ def run_study(
                 return outcome
             runs = [run for run in graph.runs if (run.corpus_id is not None) == rewritten]
             grids = [choice for choice in graph.choices if (choice.corpus_id is not None) == rewritten]
-            tries = [run for choice in grids for run in choice.tries]
-            if not _do(driver, [*runs, *tries], outcome):
+            if not _try_out(driver, runs, grids, outcome):
                 return outcome
             if grids and not _do(driver, _decide(grids, store, folder, outcome), outcome):
                 return outcome
@@ -135,10 +137,38 @@ def run_study(
     return outcome
 
 
-def _do(driver: _Driver, specs: Sequence[RunSpec | CorpusSpec], outcome: StudyOutcome) -> bool:
+def _try_out(driver: _Driver, runs: Sequence[RunSpec], grids: Sequence[Choice], outcome: StudyOutcome) -> bool:
+    """Do the runs, and those that grids are chosen by: to their end, or from rung to rung where points are stopped."""
+    racing = [choice for choice in grids if choice.prune is not None]
+    specs = [*runs, *(run for choice in grids if choice.prune is None for run in choice.tries)]
+    due = failed_before(racing, driver.store)
+    before: dict[RunSpec, int | None] = {}
+    while True:
+        if not due:
+            note_pruned(racing, driver.store, driver.graph.study.name, frozenset(outcome.failures))
+        due = due or due_runs(racing, driver.store, frozenset(outcome.failures))
+        due = {run: step for run, step in due.items() if run.corpus_id not in outcome.failures}
+        if not specs and not due:
+            return True
+        if due and due == before:
+            outcome.failures |= {short_id(run): f"it ended before step {step}, twice" for run, step in due.items()}
+            continue
+        before = due
+        until = {short_id(run): step for run, step in due.items() if step is not None}
+        if not _do(driver, [*specs, *due], outcome, until):
+            return False
+        specs, due = [], {}
+
+
+def _do(
+    driver: _Driver,
+    specs: Sequence[RunSpec | CorpusSpec],
+    outcome: StudyOutcome,
+    until: Mapping[str, int] | None = None,
+) -> bool:
     """Do what is left of these; False when a stop was asked for. Runs whose corpus failed are left out."""
     left = [spec for spec in specs if not (isinstance(spec, RunSpec) and spec.corpus_id in outcome.failures)]
-    for ended in driver.run(left):
+    for ended in driver.run(left, until or {}):
         if ended.state == "failed":
             outcome.failures[ended.key] = ended.detail
         outcome.stopped = outcome.stopped or ended.state == "stopped"
@@ -151,7 +181,7 @@ def _decide(grids: Sequence[Choice], store: Store, folder: Path, outcome: StudyO
     chosen = [choose(choice, store, failed) for choice in grids]
     path = folder / "choices.json"
     earlier = read_json(path) if path.exists() else []
-    made = [each.to_json() for each in chosen]
+    made = [each.to_json(store) for each in chosen]
     places = [_place(each) for each in made]
     write_json(path, [*(each for each in earlier if _place(each) not in places), *made])
     for each in chosen:
@@ -180,7 +210,7 @@ def report_study(
     runs = {short_id(run): store.run_folder(run) for run in wanted}
     corpora = {short_id(spec): store.corpus_folder(spec) for spec in graph.corpora}
     reasons = {**_exclusions(runs, corpora, failures or {}), **dict(graph.left_out)}
-    stamp = _stamp(graph.study, runs, corpora, reasons, [each.to_json() for each in chosen])
+    stamp = _stamp(graph.study, runs, corpora, reasons, [each.to_json(store) for each in chosen])
     html = folder / "report.html"
     stamp_file = folder / "report.json"
     if html.exists() and stamp_file.exists() and read_json(stamp_file) == stamp:
@@ -193,7 +223,7 @@ def report_study(
         [load_report_corpus(path) for path in corpora.values() if (path / "DONE").exists()],
         folder,
         exclusions=reasons,
-        choices=[each.to_json() for each in chosen],
+        choices=[each.to_json(store) for each in chosen],
         texts=lambda task: _texts(graph, task, data_dir),
     )
     write_json(stamp_file, stamp)

@@ -23,6 +23,7 @@ from optaware.records import (
 from optaware.study._choose import Choice, Option
 from optaware.study._given import given_corpus_spec
 from optaware.study._memory import fitted
+from optaware.study._prune import check_pruning
 from optaware.tasks import Splits, Task, get_task, load_splits
 
 __all__ = ["StudyGraph", "plan_study"]
@@ -60,6 +61,9 @@ def plan_study(study: StudySpec, *, data_dir: Path | None = None) -> StudyGraph:
     late: list[RunSpec] = []
     choices: list[Choice] = []
     left_out: dict[str, str] = {}
+    if study.selection.prune is not None:
+        with problems.collecting():
+            check_pruning(study.selection.prune, [arm.config.name for arm in study.methods if arm.grid])
     for name in study.tasks:
         with problems.collecting():
             task = get_task(name)
@@ -177,7 +181,7 @@ class _Maker:
                 for point in arm.points(study.schedule)
             )
             seed = used_for[0] if rule.per_seed else None
-            made.append(Choice(self.model, self.task_name, arm.display, variant, seed, options))
+            made.append(Choice(self.model, self.task_name, arm.display, variant, seed, options, rule.prune))
         return made
 
     def run(

@@ -27,6 +27,7 @@ def train_one(
     data_dir: Path | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     on_event: Callable[[Any], None] | None = None,
+    until: int | None = None,
 ) -> RunResult:
     """Do one run whole: load, train, score the test rows once, record. Calling it again resumes, or reads what is done.
 
@@ -36,6 +37,7 @@ def train_one(
         data_dir: Folder of task data (see `optaware.tasks`).
         should_stop: Asked at every step; a stop leaves a checkpoint.
         on_event: Receives training events.
+        until: Stop (code `paused`) once this step is made and more are left; methods with a loop of their own go on.
 
     Raises:
         OptawareError: Whatever was wrong; the status file then says `failed` or `stopped`, with the reason.
@@ -47,7 +49,7 @@ def train_one(
         folder.write_spec(spec)
         folder.write_status(RunStatus(state="running", steps=spec.schedule.steps))
         try:
-            result = run_in(folder, spec, store, data_dir, should_stop, on_event)
+            result = run_in(folder, spec, store, data_dir, should_stop, on_event, until)
         except StoppedBySignal as error:
             folder.write_status(RunStatus(state="stopped", detail=str(error)))
             raise
@@ -91,6 +93,7 @@ def run_in(
     data_dir: Path | None,
     should_stop: Callable[[], bool],
     on_event: Callable[[Any], None] | None,
+    until: int | None = None,
 ) -> RunResult:
     """The run itself, in `folder`, without status and markers."""
     import torch
@@ -102,7 +105,7 @@ def run_in(
     own = method_run(spec.method.name)
     if own is not None:
         return own(spec, folder, data_dir=data_dir, on_event=on_event or (lambda event: None), should_stop=should_stop)
-    return _run_on_rows(spec, folder, store, data_dir, should_stop, on_event)
+    return _run_on_rows(spec, folder, store, data_dir, should_stop, on_event, until)
 
 
 def _run_on_rows(
@@ -112,6 +115,7 @@ def _run_on_rows(
     data_dir: Path | None,
     should_stop: Callable[[], bool],
     on_event: Callable[[Any], None] | None,
+    until: int | None,
 ) -> RunResult:
     import torch
 
@@ -176,6 +180,7 @@ def _run_on_rows(
             objective=task.loss,
             on_event=on_event,
             should_stop=should_stop,
+            until=until,
         )
     started = time.perf_counter()
     predictions: list[Prediction] = []

@@ -23,6 +23,7 @@ def train_together(
     data_dir: Path | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     on_event: Callable[[Any], None] | None = None,
+    until: int | None = None,
 ) -> RunResult | None:
     """Do a run with all processes that the launcher started; the outcome is that of one process, to the bit.
 
@@ -36,6 +37,7 @@ def train_together(
         data_dir: Folder of task data.
         should_stop: Asked at every step; a stop of one process stops all.
         on_event: Receives training events in the first process.
+        until: As in `train_one`.
 
     Returns:
         The result in the first process, None in the others.
@@ -51,21 +53,21 @@ def train_together(
         if ranks.size == 1 or ranks.any(ranks.first and folder.is_done):
             if not ranks.first:
                 return None
-            return train_one(spec, store, data_dir=data_dir, should_stop=should_stop, on_event=on_event)
+            return train_one(spec, store, data_dir=data_dir, should_stop=should_stop, on_event=on_event, until=until)
 
         def stop() -> bool:
             return ranks.any(should_stop())
 
         if ranks.first:
             ranks.wait()  # until the others have their copies
-            return train_one(spec, store, data_dir=data_dir, should_stop=stop, on_event=on_event)
+            return train_one(spec, store, data_dir=data_dir, should_stop=stop, on_event=on_event, until=until)
         with tempfile.TemporaryDirectory(prefix="optaware-rank-") as scratch:
             own = Path(scratch) / folder.path.name
             if folder.path.is_dir():
                 shutil.copytree(folder.path, own, copy_function=_link_or_copy)
             own.mkdir(exist_ok=True)
             ranks.wait()
-            run_in(RunFolder(own), spec, store, data_dir, stop, None)
+            run_in(RunFolder(own), spec, store, data_dir, stop, None, until)
     return None
 
 

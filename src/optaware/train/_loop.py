@@ -61,6 +61,7 @@ def train(
     objective: Objective,
     on_event: Callable[[TrainEvent], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
+    until: int | None = None,
 ) -> TrainOutcome:
     """Train `loaded.model` as `spec` says; afterwards it holds the weights with the lowest dev loss.
 
@@ -83,12 +84,13 @@ def train(
         objective: The task's loss.
         on_event: Told of each update and evaluation.
         should_stop: Asked before each update; when it says yes, a checkpoint is written and the run stops.
+        until: Stop likewise (code `paused`) once this step is made and more are left; None: train to the end.
 
     Raises:
         InputError: No training rows; a method that does not go with the model's dtype.
         ModelError: A method that does not go with the model's modules.
         IntegrityError: A checkpoint or journal is damaged or belongs to something else.
-        StoppedBySignal: `should_stop` said so.
+        StoppedBySignal: `should_stop` said so, or `until` is reached.
         StorageError: A file cannot be written.
     """
     if not train_rows:
@@ -99,6 +101,7 @@ def train(
         run = _Run(spec, folder, loaded, scorer, train_rows, dev_rows, objective, stack)
         run.on_event = on_event or (lambda event: None)
         run.should_stop = should_stop or (lambda: False)
+        run.until = until
         run.resume()
         run.go_on()
         return run.finish()
@@ -119,6 +122,7 @@ class _Run:
 
     on_event: Callable[[TrainEvent], None]
     should_stop: Callable[[], bool]
+    until: int | None = None
 
     def __init__(
         self,
@@ -247,16 +251,17 @@ class _Run:
                 self._evaluate()
 
     def _obey(self) -> None:
-        if not self.should_stop():
+        told = self.should_stop()
+        if not told and (self.until is None or self.progress.step < self.until):
             return
         self._save()
-        raise StoppedBySignal(
-            Problem(
-                "stopped",
-                self.folder.path.name,
-                f"it was told to stop after step {self.progress.step} of {self.schedule.steps}",
-                "Run the same command again to resume.",
+        name, step, resume = self.folder.path.name, self.progress.step, "Run the same command again to resume."
+        if told:
+            raise StoppedBySignal(
+                Problem("stopped", name, f"it was told to stop after step {step} of {self.schedule.steps}", resume)
             )
+        raise StoppedBySignal(
+            Problem("paused", name, f"it was to go as far as step {self.until} of {self.schedule.steps}", resume)
         )
 
     def _step(self) -> None:
