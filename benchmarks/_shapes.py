@@ -19,7 +19,7 @@ from optaware.train._fused import fused_learner
 from optaware.train._methods import make_learner, prepare_model
 from optaware.train.schedules import Settings
 
-__all__ = ["SHAPES", "VARIANTS", "Step", "empty", "llama", "make_step", "rows_of", "timed"]
+__all__ = ["METHODS", "SEED", "SHAPES", "VARIANTS", "Step", "empty", "llama", "make_step", "rows_of", "timed"]
 
 LR, EPS, RANK, REFRESH_EVERY, SEED = 1e-7, 1e-3, 8, 10, 0
 

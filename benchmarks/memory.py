@@ -3,7 +3,9 @@
 - `inference`: the bare model, one forward pass after the other.
 - `original`: the algorithm of MeZO as its paper and code have it, one row per answer option.
 - `dense`, `low-rank`, …: ours as `optaware train` would make the step here (fused on CUDA, the check at its start
-  included; else by hooks).
+  included; else by hooks). `low-rank-host` is made from Python, without the check.
+- `train-…`: a whole run of `optaware train` from the method's config, with the check at its start, two evaluations on
+  as many rows and their checkpoints; `train-low-rank-host` has `host_residuals: true`.
 - `adamw`, `lora`: first-order training, for comparison.
 
 The peak is that of the steps alone, from a loaded model on: on CUDA what the allocator had handed out at most
@@ -35,6 +37,9 @@ CHOSEN = (
     "low-rank-stochastic",
     "low-rank",
     "low-rank-host",
+    "train-low-rank-host",
+    "train-low-rank",
+    "train-dense-stochastic",
     "lora",
     "adamw",
 )
@@ -44,33 +49,46 @@ def one(variant: str, shape: str, device: str, batch: int, length: int, steps: i
     """Figures of one variant, in this process."""
     import torch
 
-    from _shapes import SHAPES, empty, llama, make_step, rows_of
+    from _shapes import SHAPES, empty, llama, rows_of
 
     torch.set_num_threads(1)
-    name = "two-forwards" if variant == "inference" else variant
     rows = rows_of(batch, length, SHAPES[shape]["vocab_size"])
     empty()
     if device == "cpu":  # so that the code itself is in memory before
-        make_step("two-forwards" if variant == "inference" else variant, llama("tiny", device), rows_of(2, 8, 512)).run(
-            1
-        )
+        _close(_run(variant, llama("tiny", device), rows_of(2, 8, 512), 1)[1])
         empty()
     before = torch.cuda.memory_allocated() if device != "cpu" else 0
     model = llama(shape, device)
     weights = sum(each.numel() * each.element_size() for each in model.parameters())
     empty()
     _forget_peak(device)
-    step = make_step(name, model, rows)
-    for number in range(1, steps + 1):
-        step.run(number)
-    found = {"weights_bytes": weights, "peak_memory_bytes": _peak(device) - before, "engine": step.engine}
+    engine, learner = _run(variant, model, rows, steps)
+    found = {"weights_bytes": weights, "peak_memory_bytes": _peak(device) - before, "engine": engine}
     if device != "cpu":
         found["reserved_memory_bytes"] = torch.cuda.max_memory_reserved() - before
         empty()
         found["kept_memory_bytes"] = torch.cuda.memory_reserved() - before
-    if step.learner is not None:
-        step.learner.close()
+    _close(learner)
     return found
+
+
+def _run(variant: str, model: Any, rows: list[Any], steps: int) -> tuple[str, Any]:
+    """Make the steps of a variant: what made them, and the learner that is still to be closed."""
+    from _shapes import make_step
+
+    if variant.startswith("train-"):
+        from _training import train_whole
+
+        return train_whole(variant, model, rows, steps), None
+    step = make_step("two-forwards" if variant == "inference" else variant, model, rows)
+    for number in range(1, steps + 1):
+        step.run(number)
+    return step.engine, step.learner
+
+
+def _close(learner: Any) -> None:
+    if learner is not None:
+        learner.close()
 
 
 def _forget_peak(device: str) -> None:

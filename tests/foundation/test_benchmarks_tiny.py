@@ -42,5 +42,7 @@ def test_memory_of_a_shape(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     row = memory._row("low-rank", 6, found, base, options)
     assert row["peak_ratio_to_inference"] == pytest.approx(2, abs=0.01)
     assert row["extra_memory_bytes"] == found["peak_memory_bytes"] - base["peak_memory_bytes"]
+    whole = memory.one("train-low-rank-host", "tiny", "cpu", 2, 6, 2)
+    assert whole["engine"].startswith(("fused", "not fused: "))
     memory._write([row], options)
     assert json.loads(options.out.read_text("utf-8"))["rows"][0]["engine"] == "modules"

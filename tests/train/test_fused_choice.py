@@ -39,6 +39,7 @@ def test_other_objectives_and_processors_are_named() -> None:
     pytest.importorskip("triton")
     assert obstacle(MeZO(), TaskObjective(None, "options"), CUDA) is None
     assert obstacle(MeZO(direction="rademacher", queries=4, clip=1.0), None, CUDA) is None
+    assert obstacle(Fast(host_residuals=True), None, CUDA) is None
     assert "losses of answer options" in str(obstacle(MeZO(), MetricObjective(None, "accuracy"), CUDA))
 
 

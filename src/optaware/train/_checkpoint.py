@@ -111,7 +111,9 @@ class Checkpoint:
 
 def _save(tensors: dict[str, Tensor], path: Path) -> None:
     temporary = path.with_name(f".tmp-{path.name}")
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)
+    # Parts of larger tensors go to the host one by one: copies of all of them at once would take the device's memory.
+    whole = {name: each if each.is_contiguous() else each.cpu().contiguous() for name, each in tensors.items()}
+    save_file(whole, temporary)
     with temporary.open("rb+") as file:
         os.fsync(file.fileno())
     temporary.replace(path)

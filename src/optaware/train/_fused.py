@@ -61,7 +61,6 @@ def obstacle(method: ZerothOrderConfig, objective: object, device: torch.device)
         "apply": ("forward",),
         "normalise": (False,),
         "parameters": ("all",),
-        "host_residuals": (False,),
         "batching": ("auto", "on", "pairs"),
         "precision": ("auto", "residual", "stochastic", "none"),
     }
@@ -143,6 +142,7 @@ def _made(
             clip=method.clip,
             rounding=rounding,
             seed=seed,
+            host_residuals=method.host_residuals,
         )
     except NotSupported as error:
         return None, str(error)

@@ -13,7 +13,7 @@ from optaware.train._seeds import derive_seed
 from optaware.train.gpu._dense import ROUNDINGS, rounding_for
 from optaware.train.gpu._frame import Frame
 from optaware.train.gpu._passes import gather_left, move, show
-from optaware.train.gpu._reading import Decoder
+from optaware.train.gpu._reading import Decoder, NotSupported
 from optaware.train.gpu._tables import Part, Tiles, key_halves, site_table
 from optaware.train.gpu._vectors import TRITON_TYPES, Vectors
 from optaware.train.noise import noise_key
@@ -117,7 +117,11 @@ class LowRankSides:
         seed: The run's seed.
         rounding: How merged weights are rounded: "none", "stochastic" or "residual".
         host_residuals: Keep the residuals in (pinned) memory of the host, which the merges then read and write there:
-            no memory of the device, but the time of two copies of the weights over the bus at each merge.
+            no memory of the device, but the time of two copies of the weights over the bus at each merge. What is
+            stored is the same to the bit.
+
+    Raises:
+        NotSupported: The host does not give that much pinned memory.
     """
 
     def __init__(
@@ -139,13 +143,10 @@ class LowRankSides:
         first = next(iter(self.matrices.values()))
         self.device, self.dtype = first.device, first.dtype
         self.rounding = rounding_for(rounding, self.dtype)
-        on_host = host_residuals and self.device.type == "cuda"
         self.residuals: dict[str, Tensor] = {}
+        self.on_host = host_residuals and self.rounding == "residual"
         if self.rounding == "residual":
-            place: dict[str, Any] = {"device": "cpu", "pin_memory": True} if on_host else {"device": self.device}
-            self.residuals = {
-                name: torch.zeros(each.shape, dtype=self.dtype, **place) for name, each in self.matrices.items()
-            }
+            self.residuals = self._no_residuals()
         self.site = {name: at for at, name in enumerate(frame.names)}
         looked_up = {decoder.embedding, decoder.head}
         self.spans: dict[str, slice] = {}
@@ -177,6 +178,23 @@ class LowRankSides:
         self.step = 0
         self._foreseen: tuple[int, Tensor] = (-1, torch.empty(0))
         self._prepare_refresh()
+
+    def _no_residuals(self) -> dict[str, Tensor]:
+        """Zeros for each matrix; on the host in pinned memory, which kernels reach by its own addresses."""
+        pinned = self.on_host and self.device.type == "cuda"
+        place: dict[str, Any] = {"device": "cpu", "pin_memory": True} if pinned else {"device": self.device}
+        try:
+            return {name: torch.zeros(each.shape, dtype=self.dtype, **place) for name, each in self.matrices.items()}
+        except RuntimeError as error:
+            if not pinned:
+                raise
+            size = sum(each.numel() * each.element_size() for each in self.matrices.values()) / 1e9
+            raise NotSupported(f"the host does not give {size:.1f} GB of pinned memory for the residuals") from error
+
+    def wait(self) -> None:
+        """Wait for merges that still write to the host's memory: nothing else orders them before the host's work."""
+        if self.on_host and self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
 
     def _groups(self) -> list[tuple[str, ...]]:
         found: list[tuple[str, ...]] = [(name,) for name in dict.fromkeys((self.decoder.embedding, self.decoder.head))]
@@ -360,6 +378,7 @@ class LowRankSides:
 
     def state(self) -> dict[str, Tensor]:
         """A, the fp32 vectors, the residuals, pending decay, step and period, named as the direction of hooks does."""
+        self.wait()
         state = {f"learnt.{name}": self.learnt[:, span] for name, span in self.spans.items()}
         state |= {f"learnt.{name}": self.vectors.learnt_of(name) for name in self.vectors.names}
         state |= {f"residual.{name}": each for name, each in self.residuals.items()}
@@ -370,6 +389,7 @@ class LowRankSides:
 
     def load(self, state: dict[str, Tensor]) -> None:
         """Take up a saved state."""
+        self.wait()
         self.period = None
         if (period := int(state["period"].item())) >= 0:
             self._draw_right(period)

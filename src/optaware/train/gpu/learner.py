@@ -58,7 +58,7 @@ class FusedLearner:
         graphs: Whether to capture CUDA graphs; by default on CUDA devices.
 
     Raises:
-        NotSupported: The model is not one that `_reading.py` knows.
+        NotSupported: The model is not one that `_reading.py` knows, or the host has no memory for the residuals.
     """
 
     fused = True
@@ -280,8 +280,10 @@ class FusedLearner:
         yield
 
     def close(self) -> None:
-        """Let go of the graphs; the model has no hooks."""
+        """Let go of the graphs; the model has no hooks. Memory of the host is given back after this only."""
         self.forget()
+        if isinstance(self.weights_of, LowRankSides):
+            self.weights_of.wait()
 
 
 def _drop_workspaces() -> None:
