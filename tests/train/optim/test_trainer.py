@@ -265,6 +265,65 @@ def test_step_sizes_come_from_one_place(tiny_model_dir: Path, tmp_path: Path) ->
         made(Fast(lr=1e-2), learning_rate=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("kind", "settings", "batching", "queries"),
+    [
+        ("full", {}, "pairs", 1),
+        ("lora", {"loss_type": "dft"}, "on", 2),
+        ("full", {"gradient_accumulation_steps": 2}, "pairs", 1),
+    ],
+)
+def test_points_share_a_pass_under_sft_trainer(
+    tiny_model_dir: Path, tmp_path: Path, kind: str, settings: dict[str, Any], batching: Any, queries: int
+) -> None:
+    from datasets import Dataset
+    from peft import LoraConfig
+    from trl import SFTConfig, SFTTrainer
+
+    class ZOSFTTrainer(ZerothOrderMixin, SFTTrainer):
+        pass
+
+    texts = Dataset.from_list([{"text": f"line {at} of a text, {at * 7 % 5}"} for at in range(16)])
+    lora = LoraConfig(r=2, task_type="CAUSAL_LM", target_modules=["q_proj", "v_proj"]) if kind == "lora" else None
+    made, rows_seen = [], []
+    for choice in ("off", batching):
+        model, seen = load(tiny_model_dir), []
+        model.get_input_embeddings().register_forward_hook(lambda _, given, out, seen=seen: seen.append(len(out)))
+        args = SFTConfig(**arguments(tmp_path, bf16=False, gradient_checkpointing=False, max_steps=3, **settings))
+        torch.manual_seed(0)
+        own = ZOSFTTrainer(
+            model=model,
+            args=args,
+            train_dataset=texts,
+            processing_class=AutoTokenizer.from_pretrained(tiny_model_dir),
+            peft_config=lora,
+            method=Fast(batching=choice, queries=queries, rank=2),
+        )
+        start = weights(own.model)
+        own.train()
+        made.append(own)
+        rows_seen.append(set(seen[-2:]))
+    one, two = (weights(each.model) for each in made)
+    moved = sum(float((one[name] - start[name]).norm()) for name in start)
+    apart = sum(float((one[name] - two[name]).norm()) for name in start)
+    assert moved > 0
+    assert apart < 0.05 * moved
+    assert rows_seen == [{4}, {8 * queries}]
+    first, second = (each.state.log_history[0] for each in made)
+    for name in ("loss", "entropy", "mean_token_accuracy", "num_tokens"):
+        assert first[name] == pytest.approx(second[name], rel=1e-3), name
+
+
+def test_rows_that_see_other_rows_are_looked_at_point_by_point(tiny_model_dir: Path, tmp_path: Path) -> None:
+    model = load(tiny_model_dir)
+    # Stands for packed rows: what the model computes for one copy depends on the others.
+    model.get_input_embeddings().register_forward_hook(lambda _, given, out: out - out.mean(0) * (len(out) > 4))
+    args = TrainingArguments(**arguments(tmp_path, max_steps=1))
+    made = ZOTrainer(model=model, args=args, train_dataset=rows(8), method=Fast(batching="pairs"))
+    with pytest.warns(UserWarning, match="one by one"):
+        made.train()
+
+
 @pytest.mark.parametrize("kind", ["full", "lora"])
 def test_sft_trainer(tiny_model_dir: Path, tmp_path: Path, kind: str) -> None:
     from datasets import Dataset

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from optaware.train.optim._heads import scored
+
 __all__ = ["BatchClosure", "Passes"]
 
 Run = Callable[[Any], Any]
 
 _CLOSE = 1e-3
-"""How far a loss from a pass of one copy may be from the closure's own, over 1 + abs(loss)."""
+"""How far a loss from a pass of copies may be from the closure's own, over 1 + abs(loss)."""
 
 
 class Answer:
     """Stands for a model where its forward pass is made already: gives its share of the logits, and their loss.
 
-    The loss is what causal models of transformers make of logits and labels (`loss_function`). All else is the model's.
+    The loss is what causal models of transformers make of logits and labels (`loss_function`); asked for TRL's fused
+    head, it gives what that would. All else is the model's.
     """
 
     def __init__(self, model: nn.Module, logits: Tensor) -> None:
@@ -28,6 +32,11 @@ class Answer:
     def __call__(self, **inputs: Any) -> Any:
         from transformers.modeling_outputs import CausalLMOutput
 
+        if inputs.get("fused_lm_head"):
+            count = inputs.get("num_items_in_batch")
+            return scored(
+                CausalLMOutput(logits=self._logits), inputs.get("labels"), inputs.get("shift_labels"), count, 0.0
+            )
         loss = None
         if inputs.get("labels") is not None:
             core: Any = self._model.get_base_model() if hasattr(self._model, "get_base_model") else self._model  # type: ignore[operator]
@@ -68,17 +77,22 @@ class Passes:
             for name, value in self.inputs.items()
             if name != "labels"
         }
+        if _has_cache(self.model):
+            repeated["use_cache"] = False
         logits = self.model(**repeated).logits
         return [self._run(Answer(self.model, part)) for part in logits.chunk(count)]
 
     @torch.no_grad()
     def agree(self) -> bool:
-        """Whether a pass of one copy gives the closure's own loss: if not, the loss is not one of the logits alone."""
+        """Whether a pass of two copies gives the closure's own loss twice.
+
+        If not, the loss does not follow from the logits alone, or rows of one copy see those of the other.
+        """
         try:
-            own, copied = float(self()), float(self.copies(1)[0])
+            own, copied = float(self()), [float(each) for each in self.copies(2)]
         except (AttributeError, KeyError, TypeError, ValueError):
             return False
-        return abs(own - copied) <= _CLOSE * (1 + abs(own))
+        return all(abs(own - each) <= _CLOSE * (1 + abs(own)) for each in copied)
 
 
 class BatchClosure(Passes):
@@ -98,6 +112,14 @@ class BatchClosure(Passes):
 
     def __init__(self, model: nn.Module, inputs: Mapping[str, Any], *, most_copies: int = 2) -> None:
         super().__init__(model, inputs, lambda model: model(**inputs).loss, most_copies)
+
+
+def _has_cache(model: Any) -> bool:
+    """Whether the model can be told to keep no keys and values; those of a prefix are given to it as such."""
+    if getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False):
+        return False
+    core = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return "use_cache" in inspect.signature(type(core).forward).parameters
 
 
 def _by_row(value: Any, rows: int) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["full_head"]
+__all__ = ["full_head", "scored"]
 
 
 @contextmanager
@@ -34,7 +34,7 @@ def full_head(model: nn.Module) -> Iterator[None]:
         count = kwargs.pop("num_items_in_batch", None)
         kwargs["use_cache"] = False
         outputs = fused(*args, **kwargs)
-        return _scored(outputs, labels, shifted, count, getattr(owner.config, "router_aux_loss_coef", 0.0))
+        return scored(outputs, labels, shifted, count, getattr(owner.config, "router_aux_loss_coef", 0.0))
 
     owner.forward = forward
     try:
@@ -63,14 +63,20 @@ def _names(function: Any) -> list[str]:
     return names
 
 
-def _scored(outputs: Any, labels: Tensor | None, shifted: Tensor | None, count: Any, aux: float) -> Any:
-    """What TRL's trainers read of a fused output, from plain logits, in fp32."""
+def scored(outputs: Any, labels: Tensor | None, shifted: Tensor | None, count: Any, aux: float) -> Any:
+    """What TRL's trainers read of a fused output, from plain logits, in fp32.
+
+    Raises:
+        ValueError: There are not as many labels as places in the logits.
+    """
     from transformers.utils import ModelOutput
 
     logits = outputs.logits.float()
     if shifted is None:
         assert labels is not None
         logits, shifted = logits[:, :-1], labels[:, 1:]
+    if logits.shape[:2] != shifted.shape:
+        raise ValueError(f"{tuple(shifted.shape)} labels for logits at {tuple(logits.shape[:2])} places")
     mask = shifted != -100
     log_all = torch.log_softmax(logits, dim=-1)
     chosen = log_all.gather(-1, shifted.clamp(min=0).unsqueeze(-1)).squeeze(-1).masked_fill(~mask, 0)

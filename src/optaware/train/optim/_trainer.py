@@ -50,7 +50,8 @@ class ZerothOrderMixin(_Base):  # type: ignore[misc]
 
     Points are looked at one by one, which gives the bits of a plain loop. With `batching: pairs` (or `on`) both signs
     of a direction (or up to 32 points) go through the model in one pass, where the loss follows from the logits and
-    the labels: tried at the first batch, with a warning where it does not.
+    the labels: tried at the first batch, with a warning where it does not. Under `SFTTrainer` a pass then holds the
+    logits of all its copies, which TRL's fused head would not.
 
     Under torchrun or `accelerate launch`, each process evaluates its own rows and only losses are exchanged; the model
     is not wrapped in `DistributedDataParallel`, which would hold gradients. Without a launcher one GPU is used.
