@@ -21,6 +21,7 @@ from optaware.records import (
     DatasetCard,
     DataSource,
     Decision,
+    Energy,
     FOLoRA,
     MethodArm,
     MeZO,
@@ -287,6 +288,9 @@ def write_run(disk, spec, *, state="done"):
         eval_s=31.0,
         step_s_median=(0.62 if first_order else 0.31) if trained else None,
         peak_memory_bytes=(2_900 if first_order else 870) << 20,
+        energy=Energy(joules=14_400.0, source="nvml")
+        if first_order
+        else Energy(why="other processes used the GPU too"),
         model_source="hub:HuggingFaceTB/SmolLM2-135M-Instruct",
         model_sha256="34" * 32,
         data_source=SOURCE,

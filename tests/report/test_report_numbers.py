@@ -125,3 +125,18 @@ def test_run_table_names_fingerprints_and_guards_formulas(disk, report):
     assert {row["run_id"] for row in rows} == {short_id(spec) for _, spec in disk.runs}
     assert all(row["fingerprint"].startswith(row["run_id"]) and row["folder"].startswith(row["run_id"]) for row in rows)
     assert not any(value.startswith(("=", "+", "@")) for row in rows for value in row.values())
+
+
+def test_energy_is_a_counter_s_or_unknown(report):
+    text = report.markdown.read_text("utf-8")
+    assert "| 4 Wh |" in text
+    assert "| unknown |" in text
+    assert "other processes used the GPU too; the GPU board without the host (NVML)" in text
+    path = next(path for path in report.csv if path.name == "runs.csv")
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["test_accuracy"]]
+    for row in rows:
+        known = "fo-lora" in row["method_config"]
+        assert row["energy_j"] == ("14400.0" if known else "")
+        assert row["energy_source"] == ("nvml" if known else "")
+        assert bool(row["energy_unknown"]) != known

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from optaware.models._encode import EncodedExample, encode
+    from optaware.models._energy import Counter, CounterError, EnergyMeter
     from optaware.models._generate import Generation, generate
     from optaware.models._introspect import unwrap
     from optaware.models._load import LoadedModel, list_model_names, load_model
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
     from optaware.models._tiny import tiny_model
 
 __all__ = [
+    "Counter",
+    "CounterError",
     "EncodedExample",
+    "EnergyMeter",
     "Generation",
     "LoadedModel",
     "ModelSize",
@@ -37,7 +41,10 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Counter": "_energy",
+    "CounterError": "_energy",
     "EncodedExample": "_encode",
+    "EnergyMeter": "_energy",
     "Generation": "_generate",
     "LoadedModel": "_load",
     "ModelSize": "_size",

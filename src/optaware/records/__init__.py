@@ -95,7 +95,7 @@ from optaware.records.plan import (
     PlanValue,
     Repair,
 )
-from optaware.records.result import Contrast, Interval, Prediction, RunResult, Score
+from optaware.records.result import Contrast, Energy, Interval, Prediction, RunResult, Score
 from optaware.records.review import Fault, PairLabel, ReviewPair, SameOrNot
 from optaware.records.run import DataRef, EvalRecord, ModelRef, RunData, RunSpec, RunStatus, Schedule, StepRecord
 from optaware.records.study import CorpusSpec, GateSpec, MemoryFit, MethodArm, SearchSpec, StudySpec, VariantSpec
@@ -134,6 +134,7 @@ __all__ = [
     "Diagnostic",
     "Drift",
     "EncodingDamage",
+    "Energy",
     "Episodes",
     "EvalRecord",
     "Example",

@@ -9,7 +9,7 @@ from pydantic import Field
 from optaware.records._base import Record
 from optaware.records.example import DataSource
 
-__all__ = ["Contrast", "Interval", "Prediction", "RunResult", "Score"]
+__all__ = ["Contrast", "Energy", "Interval", "Prediction", "RunResult", "Score"]
 
 
 class Prediction(Record):
@@ -44,6 +44,19 @@ class Interval(Record):
     method: str
 
 
+class Energy(Record):
+    """What a device's own counter says that a run took, from loading the model to its last score.
+
+    Of a GPU it is the board's (`nvml`), without the host; of a CPU the processor packages' (`rapl`). It is never
+    estimated: where a counter is missing, or others used the device too, it is unknown and `why` says so.
+    """
+
+    joules: float | None = None
+    source: Literal["nvml", "rapl"] | None = None
+    why: str = ""
+    """Why it is unknown."""
+
+
 class RunResult(Record):
     """The outcome of one run, written once, before its DONE marker."""
 
@@ -64,6 +77,7 @@ class RunResult(Record):
     eval_s: float
     step_s_median: float | None
     peak_memory_bytes: int
+    energy: Energy = Energy(why="recorded by a version that did not measure it")
     model_source: str
     model_sha256: str | None
     data_source: DataSource

@@ -47,6 +47,7 @@ _RUNS = (
     *("run_id", "fingerprint", "folder", "model", "revision", "dtype", "task", "variant", "corpus_id", "prompt"),
     *("method", "seed", "state", "detail", "test_accuracy", "test_loss", "test_n", "dev_accuracy", "dev_loss"),
     *("best_step", "steps", "forwards", "skipped", "train_s", "eval_s", "step_s_median", "peak_memory_bytes"),
+    *("energy_j", "energy_source", "energy_unknown"),
     *("model_source", "model_sha256", "data_source", "method_config", "schedule"),
 )
 _CONTRASTS = (
@@ -122,6 +123,8 @@ def _run(row: RunRow) -> _Row:
             "data_source": f"{result.data_source.kind}:{result.data_source.location}",
         }
         same = ("best_step", "steps", "forwards", "skipped", "train_s", "eval_s", "step_s_median")
+        taken = result.energy
+        found |= {"energy_j": taken.joules, "energy_source": taken.source, "energy_unknown": taken.why}
         found |= {name: getattr(result, name) for name in (*same, "peak_memory_bytes", "model_source", "model_sha256")}
     return found
 

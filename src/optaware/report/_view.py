@@ -6,7 +6,7 @@ from statistics import median
 from typing import Any
 
 from optaware._io import canonical_json
-from optaware.records import Record, StudySpec, fingerprint
+from optaware.records import Energy, Record, StudySpec, fingerprint
 from optaware.report._analysis import Cell, Family, cell, families
 from optaware.report._arms import ArmKey, Collected, task_name, zero_shot_arm
 from optaware.report._choosing import choosing
@@ -56,6 +56,10 @@ class Cost:
     step_s: float | None
     forwards: tuple[int, int]
     steps: tuple[int, int]
+    joules: float | None
+    """Median of the runs' energy; None unless it is known of all."""
+    energy_why: str
+    """Where it comes from, or why it is unknown."""
 
 
 @dataclass(frozen=True)
@@ -202,10 +206,22 @@ def _costs(collected: Collected) -> list[Cost]:
                 step_s=median(medians) if medians else None,
                 forwards=(min(result.forwards for result in results), max(result.forwards for result in results)),
                 steps=(min(result.steps for result in results), max(result.steps for result in results)),
+                **_energy([result.energy for result in results]),
             )
         )
     order = {task: index for index, task in enumerate(collected.tasks)}
     return sorted(costs, key=lambda cost: order[cost.key.task])
+
+
+_SOURCES = {"nvml": "the GPU board without the host (NVML)", "rapl": "the processor packages (RAPL)"}
+
+
+def _energy(found: Sequence[Energy]) -> dict[str, Any]:
+    known = [each.joules for each in found if each.joules is not None]
+    if len(known) == len(found):
+        sources = sorted({_SOURCES[each.source] for each in found if each.source is not None})
+        return {"joules": median(known), "energy_why": " and ".join(sources)}
+    return {"joules": None, "energy_why": "; ".join(dict.fromkeys(each.why for each in found if each.joules is None))}
 
 
 def _machines(runs: Sequence[ReportRun]) -> list[Machine]:

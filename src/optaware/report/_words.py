@@ -8,6 +8,7 @@ from typing import Literal
 __all__ = [
     "Part",
     "duration",
+    "energy",
     "memory",
     "number",
     "p_value",
@@ -78,6 +79,14 @@ def duration(seconds: float | None) -> str:
     minutes, left = divmod(round(seconds), 60)
     hours, minutes_left = divmod(minutes, 60)
     return f"{hours} h {minutes_left} min" if hours else f"{minutes} min {left} s"
+
+
+def energy(joules: float | None) -> str:
+    """Energy in watt-hours or kilowatt-hours (1 Wh = 3600 J); `unknown` where it is."""
+    if joules is None:
+        return "unknown"
+    hours = joules / 3600
+    return f"{hours / 1000:.3g} kWh" if hours >= 1000 else f"{hours:.3g} Wh"
 
 
 def short_reason(text: str, limit: int = 300) -> str:

@@ -26,6 +26,7 @@ class RunFolder:
         self.predictions = path / "predictions.jsonl"
         self.result = path / "result.json"
         self.log = path / "log.txt"
+        self.energy = path / "energy.json"
         self.lock = path / ".lock"
         self.done = path / "DONE"
 

@@ -98,14 +98,28 @@ def run_in(
     """The run itself, in `folder`, without status and markers."""
     import torch
 
+    from optaware.models import EnergyMeter
     from optaware.train.methods import method_run
 
     torch.set_num_threads(spec.threads)
     write_json(folder.env, environment())
     own = method_run(spec.method.name)
-    if own is not None:
-        return own(spec, folder, data_dir=data_dir, on_event=on_event or (lambda event: None), should_stop=should_stop)
-    return _run_on_rows(spec, folder, store, data_dir, should_stop, on_event, until)
+    meter = EnergyMeter(folder.energy, spec.device, began=folder.steps.exists())
+
+    def told(event: Any) -> None:
+        meter.tick()
+        if on_event is not None:
+            on_event(event)
+
+    meter.start()
+    try:
+        if own is not None:
+            result = own(spec, folder, data_dir=data_dir, on_event=told, should_stop=should_stop)
+        else:
+            result = _run_on_rows(spec, folder, store, data_dir, should_stop, told, until)
+    finally:
+        energy = meter.stop()
+    return result.model_copy(update={"energy": energy})
 
 
 def _run_on_rows(
