@@ -132,11 +132,20 @@ def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
 def read_json(path: Path) -> Any:
     """Read one JSON value; raises `InputError` with line and column when it is malformed."""
     try:
-        return json.loads(path.read_text("utf-8"))
+        return _loads(path.read_bytes())
     except FileNotFoundError as error:
         raise InputError(Problem("file-missing", str(path), "there is no such file", "Check the path.")) from error
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(_malformed(path, error, "JSON")) from error
+
+
+def _loads(data: bytes) -> Any:
+    """Raises `ValueError` or `RecursionError`; NaN and Infinity, which JSON does not have, are refused."""
+    return json.loads(data.decode("utf-8"), parse_constant=_no_constant)
+
+
+def _no_constant(word: str) -> Any:
+    raise ValueError(f"{word} is no JSON number")
 
 
 def _malformed(path: Path, error: Exception, kind: str, line: int | None = None) -> Problem:
@@ -145,7 +154,11 @@ def _malformed(path: Path, error: Exception, kind: str, line: int | None = None)
         why = f"not valid {kind} ({error.msg}, column {error.colno})"
     else:
         place = f"{path}:{line}" if line else str(path)
-        why = "not valid UTF-8"
+        why = f"not valid {kind} ({error})"
+        if isinstance(error, UnicodeDecodeError):
+            why = "not valid UTF-8"
+        elif isinstance(error, RecursionError):
+            why = f"not valid {kind} (brackets nested too deep)"
     return Problem("malformed", path.name, why, "Correct the line or write the file again as UTF-8.", where=place)
 
 
@@ -171,8 +184,8 @@ def read_jsonl(path: Path, *, torn_tail: bool = False) -> list[Any]:
         if not line.strip():
             continue
         try:
-            rows.append(json.loads(line.decode("utf-8")))
-        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+            rows.append(_loads(line))
+        except (ValueError, RecursionError) as error:
             if torn_tail and number == len(lines):
                 break
             problems.problems.append(_malformed(path, error, "JSON", number))

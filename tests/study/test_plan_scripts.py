@@ -200,6 +200,7 @@ def test_values_reach_the_script_as_single_words(tmp_path):
 def test_metrics_that_are_missing_or_no_numbers_are_told_at_once(tmp_path):
     (tmp_path / "output.txt").write_text("loss=low\nacc: 0.5\nacc: 75%\n", "utf-8")
     (tmp_path / "m.json").write_text('{"a": {"b": true}, "n": NaN}', "utf-8")
+    (tmp_path / "link.json").symlink_to(tmp_path.parent / "elsewhere.json")
     metrics = {
         "fine": ManifestMetric(line="acc"),
         "text": ManifestMetric(line="loss"),
@@ -208,7 +209,7 @@ def test_metrics_that_are_missing_or_no_numbers_are_told_at_once(tmp_path):
         "key": ManifestMetric(file="m.json", key="a.c"),
         "nan": ManifestMetric(file="m.json", key="n"),
         "file": ManifestMetric(file="other.json", key="a"),
-        "outside": ManifestMetric(file="../m.json", key="a"),
+        "outside": ManifestMetric(file="link.json", key="a"),
     }
     with pytest.raises(InputError) as caught:
         collect_metrics(metrics, tmp_path, tmp_path / "output.txt")

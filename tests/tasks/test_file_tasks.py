@@ -263,6 +263,37 @@ def test_templates_are_sandboxed(tmp_path: Path, template: str) -> None:
         task.render(row)
 
 
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+        "{{ 'x' * 99999999 }}",
+        "{% set ns = namespace(a='x') %}{% for i in range(60) %}{% set ns.a = ns.a ~ ns.a %}{% endfor %}{{ ns.a }}",
+        "{{ '%9999999d' % 1 }}",
+        "{{ '{:9999999d}'.format(1) }}",
+        "{{ 9 ** 99999999 }}",
+        "{{ text.__init__.__globals__ }}",
+        "{{ ''['__class__'] }}",
+        "{{ (text | attr('__class__')).mro() }}",
+        "{{ text | replace('', 'x' * 9999) | replace('', 'x' * 9999) }}",
+    ],
+)
+def test_templates_end_in_bounded_time_and_size(tmp_path: Path, template: str) -> None:
+    """Found by attacking: task files rendered in Jinja's own sandbox, which knows no bounds."""
+    task = get_task(write(tmp_path, rows=None, prompt=template))
+    row = task.example({"text": "Hello.", "polite": "no"}, "train", 0, "f:1")
+    with pytest.raises(InputError, match="template-failed"):
+        task.render(row)
+
+
+@pytest.mark.parametrize(
+    "template", ["{% if 1 %}" * 120 + "{% endif %}" * 120, "{{ " + "(" * 400 + "1" + ")" * 400 + " }}", "x" * 200_001]
+)
+def test_templates_that_nest_too_deep_for_python_are_malformed(tmp_path: Path, template: str) -> None:
+    with pytest.raises(InputError, match="template-malformed"):
+        get_task(write(tmp_path, rows=None, prompt=template))
+
+
 def test_all_faults_of_a_data_file_with_their_lines(tmp_path: Path) -> None:
     path = write(tmp_path, splits={"train": "train.jsonl", "test": "test.jsonl"}, id="key")
     train = tmp_path / "train.jsonl"

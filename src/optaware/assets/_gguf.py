@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from optaware._io import write_bytes
+from optaware.assets._gguf_check import check_gguf
 from optaware.assets._quiet import quiet_transformers
 from optaware.errors import AssetError, Problem
 
@@ -78,16 +79,24 @@ def convert_gguf(gguf: Path, out: Path, *, tied: bool, progress: Callable[[int, 
         progress: Called with the bytes of weights written so far and in all.
 
     Raises:
-        AssetError: An architecture or a weight that is not known.
+        AssetError: The file is damaged, or has an architecture or a weight that is not known.
     """
+    write_bytes(out / "model.safetensors", _safetensors(gguf, _read_weights(gguf, tied=tied), progress))
+    try:
+        with quiet_transformers():
+            _write_config_and_tokenizer(gguf, out, tied=tied)
+    except Exception as error:  # transformers reads what the header says with no checks of its own
+        raise _unknown(gguf.name, f"transformers cannot read its config ({type(error).__name__}: {error})") from error
+
+
+def _read_weights(gguf: Path, *, tied: bool) -> list[_Weight]:
     from gguf import GGUFReader
 
-    reader = GGUFReader(gguf)
-    weights = _weights(reader, tied=tied)
-    write_bytes(out / "model.safetensors", _safetensors(gguf, weights, progress))
-    del reader
-    with quiet_transformers():
-        _write_config_and_tokenizer(gguf, out, tied=tied)
+    check_gguf(gguf)
+    try:
+        return _weights(GGUFReader(gguf), tied=tied)
+    except (KeyError, ValueError, TypeError, IndexError, OverflowError, AttributeError) as error:
+        raise _unknown(gguf.name, f"its header is not as expected ({type(error).__name__}: {error})") from error
 
 
 def _weights(reader: Any, *, tied: bool) -> list[_Weight]:
@@ -108,6 +117,8 @@ def _weights(reader: Any, *, tied: bool) -> list[_Weight]:
         if architecture == "llama" and found[2] in ("attn_q", "attn_k"):
             key = "head_count" if found[2] == "attn_q" else "head_count_kv"
             heads = int(reader.fields[f"llama.attention.{key}"].contents())
+            if heads < 1 or int(tensor.shape[-1]) % (2 * heads):
+                raise _unknown(f"weight {name!r}", f"its {int(tensor.shape[-1])} rows are not halves of {heads} heads")
         weights.append(
             _Weight(
                 name=f"{layer}{names[found[2]]}.{found[3]}",
@@ -158,7 +169,12 @@ def _bfloat16(gguf: Path, weight: _Weight) -> Iterator[bytes]:
         rows = rows[order]
     step = max(1, _CHUNK // weight.shape[-1])
     for start in range(0, rows.shape[0], step):
-        values = dequantize(np.ascontiguousarray(rows[start : start + step]), tensor.tensor_type) + weight.shift
+        try:
+            values = dequantize(np.ascontiguousarray(rows[start : start + step]), tensor.tensor_type) + weight.shift
+        except NotImplementedError as error:
+            raise _unknown(
+                f"weight {weight.name!r}", f"its type {tensor.tensor_type.name} is not dequantised"
+            ) from error
         yield (
             torch.from_numpy(values.astype(np.float32, copy=False))
             .to(torch.bfloat16)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import lzma
 import stat
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -11,9 +14,24 @@ from hashlib import sha256
 from pathlib import Path, PurePosixPath
 
 from optaware.assets._manifest import Part
-from optaware.errors import IntegrityError, Problem
+from optaware.errors import IntegrityError, OptawareError, Problem
 
 __all__ = ["open_wheel", "write_part"]
+
+_DAMAGED: tuple[type[Exception], ...] = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    NotImplementedError,
+    EOFError,
+    RuntimeError,
+    ValueError,
+    IndexError,
+    struct.error,
+    OverflowError,
+    OSError,
+)
+"""What `zipfile` and its decompressors say of damaged bytes; `bz2` says it by an `OSError` without a number."""
 
 
 @contextmanager
@@ -25,7 +43,7 @@ def open_wheel(path: Path) -> Iterator[zipfile.ZipFile]:
     """
     try:
         archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError) as error:
+    except _DAMAGED as error:
         raise _refused(path.name, f"it cannot be read as a zip file ({error})") from error
     with archive:
         for info in archive.infolist():
@@ -71,7 +89,9 @@ def write_part(archive: zipfile.ZipFile, part: Part, target: Path, offset: int) 
                     raise _refused(part.member, f"it unpacks to more than {part.bytes} bytes")
                 digest.update(block)
                 sink.write(block)
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError) as error:
+    except _DAMAGED as error:
+        if isinstance(error, OptawareError) or (isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)):
+            raise  # the disk's own fault; EINVAL is a seek to where the archive's table wrongly points
         raise _refused(part.member, f"it cannot be unpacked ({error})") from error
     if digest.hexdigest() != part.sha256:
         raise IntegrityError(

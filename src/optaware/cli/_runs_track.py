@@ -93,7 +93,7 @@ def _new_rows(path: Path, start: int) -> tuple[list[dict[str, Any]], int]:
     for line in data[:end].splitlines():
         try:
             row = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(row, dict) and "step" in row:
             rows.append(row)

@@ -88,7 +88,7 @@ class Ledger(Generic[R]):
                 if line.strip():
                     try:
                         row = json.loads(line)
-                    except ValueError:
+                    except (ValueError, RecursionError):
                         read_jsonl(self.path)  # names every malformed line
                         raise
                     self._note(parse_record(self._record, row, f"{self.path}: row {number}"), start)

@@ -65,7 +65,7 @@ class ReplyCache:
                 return None
             try:
                 return self._load(name)
-            except (InputError, ValueError, KeyError, TypeError) as error:
+            except (InputError, ValueError, KeyError, TypeError, RecursionError) as error:
                 logger.warning("%s: damaged lines are left out and asked for again (%s)", self.folder, error)
             # From now on every line is parsed before it is trusted; another copy may lie in another segment.
             self._verify = True
@@ -182,7 +182,7 @@ class ReplyCache:
             name = bytes.fromhex(line[len(_PREFIX) : _ID_END].decode("ascii"))
             if self._verify and _parse(line, str(self.folder)).request_id != name.hex():
                 return
-        except (InputError, ValueError, KeyError, TypeError):
+        except (InputError, ValueError, KeyError, TypeError, RecursionError):
             return
         self._index.setdefault(name, (handle, start, len(line)))
 

@@ -14,7 +14,7 @@ from optaware.errors import InputError, Problem
 if TYPE_CHECKING:
     import jinja2
 
-    from optaware.llm._sandbox import PromptEnvironment
+    from optaware._sandbox import PromptEnvironment
 
 __all__ = ["Template", "load_template"]
 
@@ -50,7 +50,7 @@ class Template:
         """
         from jinja2 import UndefinedError
 
-        from optaware.llm._sandbox import allowance
+        from optaware._sandbox import allowance
 
         try:
             with allowance():
@@ -126,10 +126,9 @@ def _read(path: Path, shown: str) -> str:
 
 
 def _compile(body: str, shown: str, offset: int) -> tuple[jinja2.Template, frozenset[str]]:
-    import jinja2
     from jinja2 import meta
 
-    from optaware.llm._sandbox import PromptEnvironment
+    from optaware._sandbox import MALFORMED, PromptEnvironment, why_malformed
 
     if not _environments:
         _environments.append(PromptEnvironment())
@@ -137,9 +136,10 @@ def _compile(body: str, shown: str, offset: int) -> tuple[jinja2.Template, froze
     try:
         variables = meta.find_undeclared_variables(environment.parse(body)) - set(environment.globals)
         code = environment.compile(body, name=shown, filename=shown)
-    except (jinja2.TemplateError, RecursionError) as error:
-        line = getattr(error, "lineno", None)
-        why = getattr(error, "message", None) or str(error) or type(error).__name__
+    except MALFORMED as error:
+        # Python's own errors count the lines of the code that Jinja made of it
+        line = None if isinstance(error, SyntaxError) else getattr(error, "lineno", None)
+        why = why_malformed(error)
         where = shown if line is None else f"{shown}:{line + offset}"
         raise InputError(
             Problem("template-malformed", Path(shown).name, why, "Correct the template.", where)

@@ -40,6 +40,6 @@ def _is_whole(folder: Path) -> bool:
     try:
         index = json.loads((folder / "model.safetensors.index.json").read_text("utf-8"))
         shards = set(index["weight_map"].values())
-    except (OSError, ValueError, KeyError, AttributeError):
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
         shards = {"model.safetensors"}
     return all((folder / shard).is_file() for shard in shards)

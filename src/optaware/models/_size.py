@@ -82,14 +82,16 @@ def _cached(ref: ModelRef) -> Path | None:
 
 def _of_folder(folder: Path) -> ModelSize | None:
     config: dict[str, Any] = {}
-    with suppress(OSError, ValueError):
-        config = json.loads((folder / "config.json").read_text("utf-8"))
-    config = config.get("text_config") or config
+    with suppress(OSError, ValueError, RecursionError):
+        said = json.loads((folder / "config.json").read_text("utf-8"))
+        config = said if isinstance(said, dict) else {}
+    inside = config.get("text_config")
+    config = inside if isinstance(inside, dict) and inside else config
     layers, hidden = _int(config, "num_hidden_layers", "n_layer"), _int(config, "hidden_size", "n_embd")
     vocabulary = _int(config, "vocab_size")
     parameters = 0
     for path in folder.glob("*.safetensors"):
-        with suppress(OSError, ValueError, KeyError, TypeError):
+        with suppress(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             parameters += _in_file(path)
     if parameters:
         return ModelSize(parameters, layers or 1, hidden or 1, vocabulary or 1, "weights")
@@ -104,10 +106,17 @@ def _of_folder(folder: Path) -> ModelSize | None:
     return ModelSize(int(layers * block + ends), layers, hidden, vocabulary, "config")
 
 
+_LONGEST_HEADER = 100_000_000
+"""As the safetensors library has it."""
+
+
 def _in_file(path: Path) -> int:
     """Numbers in a safetensors file, by its header alone."""
     with path.open("rb") as file:
-        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        length = int.from_bytes(file.read(8), "little")
+        if length > _LONGEST_HEADER:
+            raise ValueError(f"a header of {length} bytes")
+        header = json.loads(file.read(length))
     return sum(prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
 
 

@@ -32,10 +32,10 @@ def without_evidence(text: str) -> tuple[str, dict[str, list[str]]]:
         try:
             said: Any = json.loads(found["text"])
             name = json.loads(names[-1][1]) if names else None
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
-        texts = [said] if isinstance(said, str) else said or []
-        if name is not None:
+        texts = [said] if isinstance(said, str) else said if isinstance(said, list) else []
+        if isinstance(name, str):
             quotes.setdefault(" ".join(name.split()), []).extend(t for t in texts if isinstance(t, str) and t.strip())
     return _EVIDENCE.sub("", text), quotes
 

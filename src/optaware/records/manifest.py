@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import PurePath
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, JsonValue, model_validator
@@ -106,6 +107,14 @@ class ManifestComponent(ManifestOption):
         except ValueError:
             return choice
 
+    def _unfit_word(self, text: str) -> str | None:
+        """Values come out of a plan, which others wrote: none may turn into an option of the script."""
+        if "\0" in text:
+            return f"{text!r} holds a NUL, which no command line can"
+        if text.startswith("-") and _SLOT in (self.flag or "").split():
+            return f"{text!r} would be read as another option; write the flag as --name={{value}} to allow it"
+        return None
+
     def fault_of(self, value: JsonValue) -> str | None:
         """Why the component cannot have this value; None when it can."""
         fits = {
@@ -116,6 +125,8 @@ class ManifestComponent(ManifestOption):
         }[self.type]
         if not fits:
             return f"{value!r} is no {self.type}"
+        if isinstance(value, str) and (why := self._unfit_word(value)):
+            return why
         if self.choices and value not in map(self.read, self.choices):
             return f"{value!r} is none of {', '.join(self.choices)}"
         return None
@@ -139,7 +150,7 @@ class ManifestMetric(Record):
     """Where the script writes a metric: a key of a JSON file, or a line `name=value` (or `name: value`) of its output.
 
     Attributes:
-        file: JSON file, relative to the folder that the run is given; with `key`.
+        file: JSON file within the folder that the run is given, as a relative path; with `key`.
         key: Key in it; dots go down (`test.accuracy`).
         line: Name before `=` or `:`; the last such line counts.
         aliases: Other names that plans have for it.
@@ -158,6 +169,11 @@ class ManifestMetric(Record):
     def _one_place(self) -> Self:
         if (self.line is None) == (self.file is None) or (self.file is None) != (self.key is None):
             raise ValueError("give either line, or file and key")
+        # An earlier attempt's file is deleted before a run, so it must be one of the run's own.
+        if self.file is not None and (
+            "\0" in self.file or PurePath(self.file).is_absolute() or not {".."}.isdisjoint(PurePath(self.file).parts)
+        ):
+            raise ValueError(f"the file {self.file!r} does not lie within the run's folder: give a relative path")
         return self
 
 

@@ -12,6 +12,8 @@ from typing import Any
 __all__ = ["refresh_index"]
 
 _VERSION = 1
+_COLUMNS = 15
+"""Entries of a row; one with fewer was written by an earlier release."""
 _SCHEMA = """
 create table if not exists runs (
     folder text primary key, stamp text not null, row text not null
@@ -34,7 +36,7 @@ def refresh_index(root: Path) -> list[dict[str, Any]]:
         return []
     try:
         return _with_file(root / "index.sqlite", folder)
-    except (sqlite3.Error, OSError):
+    except (sqlite3.Error, OSError, ValueError, OverflowError):
         return [_row(Path(entry.path)) for entry in _entries(folder)]
 
 
@@ -46,8 +48,8 @@ def _with_file(path: Path, folder: Path) -> list[dict[str, Any]]:
         for entry in entries:
             stamp = _stamp(entry.path)
             before = known.get(entry.name)
-            if before is not None and before[0] == stamp:
-                rows.append(json.loads(before[1]))
+            if before is not None and before[0] == stamp and (kept := _kept(before[1], entry.name)) is not None:
+                rows.append(kept)
                 continue
             row = _row(Path(entry.path))
             rows.append(row)
@@ -57,6 +59,14 @@ def _with_file(path: Path, folder: Path) -> list[dict[str, Any]]:
             database.executemany("insert or replace into runs values (?, ?, ?)", changed)
             database.executemany("delete from runs where folder = ?", [(name,) for name in gone])
     return rows
+
+
+def _kept(text: Any, folder: str) -> dict[str, Any] | None:
+    """A row as it was kept; None when it is damaged."""
+    with suppress(ValueError, TypeError, RecursionError):
+        row = json.loads(text)
+        return row if isinstance(row, dict) and row.get("folder") == folder and len(row) == _COLUMNS else None
+    return None
 
 
 def _open(path: Path) -> sqlite3.Connection:
@@ -97,31 +107,44 @@ def _stamp(path: str) -> str:
 def _row(path: Path) -> dict[str, Any]:
     spec, status, result = (_json(path / f"{name}.json") for name in ("spec", "status", "result"))
     done = (path / "DONE").exists()
-    data = spec.get("data", {})
-    state = (result.get("outcome", "done") if done else status.get("state")) or "planned"
-    test, dev = result.get("test") or {}, result.get("dev") or {}
+    data = _inner(spec, "data")
+    state = _text(result.get("outcome", "done") if done else status.get("state")) or "planned"
+    test, dev = _inner(result, "test"), _inner(result, "dev")
     return {
         "run": path.name[:12],
         "folder": path.name,
         "state": state,
-        "model": spec.get("model", {}).get("name", ""),
-        "task": data.get("task") or data.get("kind", ""),
-        "method": spec.get("method", {}).get("name", ""),
-        "variant": data.get("variant", ""),
-        "seed": spec.get("seed"),
-        "steps": result.get("steps") if done else status.get("step", 0),
-        "of": spec.get("schedule", {}).get("steps"),
-        "test_accuracy": test.get("accuracy") if done else None,
-        "dev_accuracy": dev.get("accuracy") if done else None,
-        "train_s": result.get("train_s") if done else None,
-        "updated": status.get("updated", ""),
-        "detail": status.get("detail", "") if not done else result.get("detail", ""),
+        "model": _text(_inner(spec, "model").get("name")),
+        "task": _text(data.get("task") or data.get("kind")),
+        "method": _text(_inner(spec, "method").get("name")),
+        "variant": _text(data.get("variant")),
+        "seed": _number(spec.get("seed")),
+        "steps": _number(result.get("steps") if done else status.get("step", 0)),
+        "of": _number(_inner(spec, "schedule").get("steps")),
+        "test_accuracy": _number(test.get("accuracy")) if done else None,
+        "dev_accuracy": _number(dev.get("accuracy")) if done else None,
+        "train_s": _number(result.get("train_s")) if done else None,
+        "updated": _text(status.get("updated")),
+        "detail": _text(status.get("detail") if not done else result.get("detail")),
     }
+
+
+def _inner(value: dict[str, Any], name: str) -> dict[str, Any]:
+    inner = value.get(name)
+    return inner if isinstance(inner, dict) else {}
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _number(value: Any) -> int | float | None:
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def _json(path: Path) -> dict[str, Any]:
     """A JSON object; empty when it is not there or not readable, which `runs show` then says."""
-    with suppress(OSError, ValueError):
+    with suppress(OSError, ValueError, RecursionError):
         value = json.loads(path.read_bytes())
         return value if isinstance(value, dict) else {}
     return {}

@@ -85,15 +85,22 @@ def _key(name: str, metric: ManifestMetric, out: Path, files: dict[str, Any], pr
             problems.add("metric-missing", name, f"the file has no {metric.key}", "Correct the key.", place)
             return None
         value = value[part]
-    number = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+    number = _float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
     return _checked(name, value, number, problems, place)
 
 
 def _json(path: Path) -> Any:
     try:
         return json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
+
+
+def _float(value: int | float) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # JSON has whole numbers of any length
+        return math.inf
 
 
 def _checked(name: str, given: Any, value: float, problems: ProblemList, place: str) -> float | None:

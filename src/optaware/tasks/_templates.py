@@ -1,4 +1,4 @@
-"""Prompts of task files: sandboxed Jinja in which an unknown name is an error."""
+"""Prompts of task files: sandboxed Jinja with bounds on time and size, in which an unknown name is an error."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Any
 from optaware.errors import InputError, ProblemList
 
 if TYPE_CHECKING:
-    from jinja2 import Environment, Template
+    from jinja2 import Template
+
+    from optaware._sandbox import PromptEnvironment
 
 __all__ = ["compile_template", "fill"]
 
 
 @lru_cache(maxsize=1)
-def _environment() -> Environment:
+def _environment() -> PromptEnvironment:
     # Imported here: built-in tasks need no templates, and a config is read without Jinja.
-    from jinja2 import StrictUndefined
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
+    from optaware._sandbox import PromptEnvironment
 
-    # autoescape stays off: prompts are plain text, no web page.
-    return ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)
+    return PromptEnvironment(trim_blocks=False, keep_trailing_newline=True)
 
 
 def compile_template(text: str, known: Iterable[str], what: str, problems: ProblemList, where: str) -> Template | None:
@@ -34,7 +34,9 @@ def compile_template(text: str, known: Iterable[str], what: str, problems: Probl
         problems: Where faults go.
         where: File and line.
     """
-    from jinja2 import TemplateError, meta
+    from jinja2 import meta
+
+    from optaware._sandbox import MALFORMED, why_malformed
 
     environment = _environment()
     known = sorted(known)
@@ -42,10 +44,10 @@ def compile_template(text: str, known: Iterable[str], what: str, problems: Probl
         tree = environment.parse(text)
         unknown = sorted(meta.find_undeclared_variables(tree) - set(known))
         template = environment.from_string(text)
-    except (TemplateError, RecursionError) as error:
-        line = getattr(error, "lineno", None)
+    except MALFORMED as error:
+        line = None if isinstance(error, SyntaxError) else getattr(error, "lineno", None)
         at = f" (line {line} of the template)" if line else ""
-        problems.add("template-malformed", what, f"{error}{at}", "Correct the Jinja template.", where)
+        problems.add("template-malformed", what, f"{why_malformed(error)}{at}", "Correct the Jinja template.", where)
         return None
     for name in unknown:
         problems.add(
@@ -59,9 +61,12 @@ def compile_template(text: str, known: Iterable[str], what: str, problems: Probl
 
 
 def fill(template: Template, values: Mapping[str, Any], what: str, where: str) -> str:
-    """Fill a template; raises `InputError` when it cannot be done with these values."""
+    """Fill a template; raises `InputError` when it cannot be done with these values, or grows out of hand."""
+    from optaware._sandbox import allowance
+
     try:
-        return template.render(values)
+        with allowance():
+            return template.render(values)
     except Exception as error:  # whatever an expression in a user's template can raise
         raise InputError.of(
             "template-failed",

@@ -75,7 +75,9 @@ class JournalHeader:
             raise InputError.of(
                 "journal-method", str(self.method), str(error), "Use the release that wrote the journal."
             ) from error
-        assert isinstance(config, ZerothOrderConfig)
+        if not isinstance(config, ZerothOrderConfig):
+            why = "it is no forward-only method, and only those keep journals"
+            raise InputError.of("journal-method", str(self.method), why, "Use the release that wrote the journal.")
         return config
 
     def settings(self, step: int) -> Settings:
@@ -102,13 +104,25 @@ class JournalHeader:
         if len(data) < size:
             raise _unreadable(path, "it ends within its header")
         if version == 1:
+            if len(data) < HEADER_1.size:
+                raise _unreadable(path, "it ends within its header")
             *_, queries, seed, lr, eps, spec, base = HEADER_1.unpack(data[: HEADER_1.size])
             method = {"name": "mezo", "queries": queries, "lr": lr, "eps": eps}
             return cls(spec.hex(), base.hex(), seed, method, 0, 1, version=1), size
         try:
-            return cls(**json.loads(data[PREFIX.size : size])), size
-        except (ValueError, TypeError) as error:
+            header = cls(**json.loads(data[PREFIX.size : size]))
+        except (ValueError, TypeError, RecursionError) as error:
             raise _unreadable(path, "its header is damaged") from error
+        texts = (header.spec, header.base, header.device, header.platform)
+        numbers = (header.seed, header.steps, header.settle_every)
+        if (
+            not all(isinstance(text, str) for text in texts)
+            or not all(isinstance(number, int) for number in numbers)
+            or not isinstance(header.method, dict)
+            or min(header.steps, header.settle_every) < 1
+        ):
+            raise _unreadable(path, "its header is damaged")
+        return header, size
 
     def difference(self, other: JournalHeader) -> str:
         """In which way another header belongs to something else; empty when it does not."""

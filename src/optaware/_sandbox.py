@@ -1,5 +1,7 @@
 """A Jinja environment for templates that others wrote: no files, no imports, and bounds on time and size.
 
+Prompt templates (`llm`) and task files (`tasks`) both render in it, so it stands below both.
+
 Jinja's sandbox keeps a template away from Python; it does not keep it from nesting loops or doubling strings. Here
 every loop, call, output and growing operation is charged to the render's allowance, and the render ends when that is
 used up.
@@ -14,16 +16,27 @@ from dataclasses import dataclass
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined, nodes, pass_context
-from jinja2.exceptions import SecurityError
+from jinja2.exceptions import SecurityError, TemplateError, TemplateSyntaxError
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-__all__ = ["MAX_CHARS", "MAX_STEPS", "PromptEnvironment", "allowance"]
+__all__ = ["MALFORMED", "MAX_CHARS", "MAX_SOURCE", "MAX_STEPS", "PromptEnvironment", "allowance", "why_malformed"]
 
 MAX_CHARS = 4_000_000
 """Characters that one render may produce, in all its outputs and intermediate texts together."""
 MAX_STEPS = 200_000
 """Loop rounds and calls of one render."""
+MAX_SOURCE = 200_000
+"""Characters of one template's own text."""
+MALFORMED: tuple[type[Exception], ...] = (
+    TemplateError,
+    RecursionError,
+    SyntaxError,
+    ValueError,
+    MemoryError,
+    OverflowError,
+)
+"""What parsing and compiling can raise: Jinja's own, and Python's when blocks nest deeper than its compiler goes."""
 _MAX_NUMBER = {"range": 100_000, "safe_range": 100_000, "tojson": 16}
 _MAX_NUMBER_ELSEWHERE = 10_000
 _GROWING = frozenset({"replace", "join", "translate", "indent", "wordwrap"})
@@ -44,6 +57,13 @@ class _Allowance:
 
 
 _allowance: ContextVar[_Allowance] = ContextVar("optaware_template_allowance")
+
+
+def why_malformed(error: Exception) -> str:
+    """The reason in words, for an error of `MALFORMED`."""
+    if isinstance(error, TemplateError):
+        return getattr(error, "message", None) or str(error) or type(error).__name__
+    return f"it cannot be compiled: {getattr(error, 'msg', None) or str(error) or type(error).__name__}"
 
 
 @contextmanager
@@ -151,13 +171,13 @@ class PromptEnvironment(ImmutableSandboxedEnvironment):
 
     intercepted_binops = frozenset({"*", "**", "+", "%", "//"})
 
-    def __init__(self) -> None:
+    def __init__(self, *, trim_blocks: bool = True, keep_trailing_newline: bool = False) -> None:
         super().__init__(
             undefined=StrictUndefined,
             autoescape=False,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            keep_trailing_newline=False,
+            trim_blocks=trim_blocks,
+            lstrip_blocks=trim_blocks,
+            keep_trailing_newline=keep_trailing_newline,
             loader=None,
             cache_size=0,
         )
@@ -167,6 +187,8 @@ class PromptEnvironment(ImmutableSandboxedEnvironment):
         self.filters = {name: _guarded(name, function) for name, function in self.filters.items()} | _INTERNAL
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
+        if len(source) > MAX_SOURCE:
+            raise TemplateSyntaxError(f"it has more than {MAX_SOURCE} characters", 1, name, filename)
         tree = super()._parse(source, name, filename)
         for use in tree.find_all(nodes.Filter):
             if use.name in _INTERNAL:
