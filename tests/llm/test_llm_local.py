@@ -215,3 +215,15 @@ def test_texts_cannot_make_special_tokens(folder):
     assert (
         prompt_ids(tokenizer, plain) == tokenizer(prompt_text(tokenizer, plain), add_special_tokens=False)["input_ids"]
     )
+
+
+def test_a_row_of_all_characters_for_private_use_is_a_row_like_others(folder):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    mark = tokenizer.all_special_tokens[0]
+    text = "".join(map(chr, range(0xE000, 0xF900))) + mark + "\ue0000\ue001\ue0001\ue001\ue000"
+    special = set(tokenizer.all_special_ids)
+    ids, usual = (prompt_ids(tokenizer, [ChatMessage(role="user", content=each)]) for each in (text, "x"))
+    assert text in tokenizer.decode(ids)
+    assert [token for token in ids if token in special] == [token for token in usual if token in special]

@@ -13,6 +13,7 @@ from optaware._io import canonical_json, text_sha256
 from optaware.data._fewshot import TEMPLATES, FewShotModule, Given, find_module
 from optaware.errors import InputError
 from optaware.llm import Template, load_template
+from optaware.llm._inert import CONTROL
 from optaware.records import ChatMessage, Example, JudgeShot, JudgeTemplate
 from optaware.tasks import Task
 
@@ -123,17 +124,26 @@ def _plain(text: str) -> str:
     return "\n".join(line for line in lines if line)
 
 
-_CONTROL = re.compile(r"<(?=\||/?s>|/?(?:start|end)_of_turn>|<SYS>>|/?SYS>>)|\[(?=/?INST\])", re.IGNORECASE)
+_UNSEEN = re.compile(
+    r"[\x7f-\x9f\u00ad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]|[\U000e0000-\U000e0fff]"
+)
+"""Characters that end a line, turn the direction of writing round, or are not seen: what a reader does not see, a judge
+shall not read. The joiners that scripts need (U+200C, U+200D) are not among them."""
 
 
 def _quoted(text: str) -> str:
     """`text` as a JSON string: one line, ended by its quote whatever it says.
 
     Marks that a chat model's tokenizer would take for the end of a turn (`<|im_end|>`, `</s>`, `[INST]`) are written
-    with an escape, as JSON allows, so that no row can end its turn and speak for somebody else.
+    with an escape, as JSON allows, so that no row can end its turn and speak for somebody else; so are characters that
+    end lines or cannot be seen.
     """
     quoted = json.dumps(text.strip(), ensure_ascii=False)
-    return _CONTROL.sub(lambda mark: f"\\u{ord(mark.group()):04x}", quoted)
+    return CONTROL.sub(_escaped, _UNSEEN.sub(_escaped, quoted))
+
+
+def _escaped(mark: re.Match[str]) -> str:
+    return json.dumps(mark.group())[1:-1] if ord(mark.group()) > 0x7E else f"\\u{ord(mark.group()):04x}"
 
 
 def _lines(given: Given) -> list[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import queue
 import threading
 import time
@@ -176,8 +177,9 @@ def prompt_ids(tokenizer: Any, messages: Sequence[ChatMessage]) -> list[int]:
     if not held:
         ids: list[int] = tokenizer(prompt_text(tokenizer, messages), add_special_tokens=add)["input_ids"]
         return ids
-    # Characters for private use that no message has stand for the texts until the template has put them in place.
-    sign = next(chr(code) for code in range(0xE000, 0xF8FF) if not any(chr(code) in turn.content for turn in messages))
+    # A sign that no message has, whatever it has, stands for the texts until the template has put them in place.
+    signs = (f"\ue000{number}\ue001" for number in itertools.count())
+    sign = next(sign for sign in signs if not any(sign in turn.content for turn in messages))
     places = [
         turn.model_copy(update={"content": f"{sign}{held.index(turn.content)}{sign}"}) if turn.content in held else turn
         for turn in messages

@@ -13,6 +13,7 @@ from typing import Any
 
 from optaware.errors import OptawareError
 from optaware.llm._endpoint import Endpoint
+from optaware.llm._known import KnownAnswers
 from optaware.llm._protocol import Done
 from optaware.llm._retry import RetryPolicy, is_retryable, retry_after_s
 from optaware.llm._usage import add_usage, price
@@ -37,7 +38,9 @@ class OpenAISession:
     ) -> None:
         import openai  # here, so that a fully cached run never loads it, and an import error reaches the caller
 
-        self._openai = openai
+        from optaware.llm._connection import drop, keep_in_step
+
+        self._openai, self._keep_in_step, self._drop = openai, keep_in_step, drop
         self._ref, self._endpoint, self._policy, self._draw = ref, endpoint, policy, draw
         self._sleep = sleep or asyncio.sleep
         self._secret = endpoint.secret()
@@ -47,6 +50,8 @@ class OpenAISession:
         self._reached = False
         self._failed_in_a_row = 0
         self._not_before = 0.0
+        self._told_to_wait = 0
+        self._known_answers = KnownAnswers()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, name="optaware-chat", daemon=True)
         self._thread.start()
@@ -104,6 +109,7 @@ class OpenAISession:
             base_url=self._endpoint.url,
             max_retries=0,
             timeout=self._openai.Timeout(self._ref.timeout_s, connect=connect),
+            http_client=self._openai.DefaultAsyncHttpxClient(event_hooks={"response": [self._keep_in_step]}),
         )
         self._create = client.chat.completions.with_raw_response.create
         async with client:
@@ -128,11 +134,11 @@ class OpenAISession:
             self._done.put(error)
 
     async def _answer(self, request_id: str, request: ChatRequest) -> Done:
-        began, used, attempts, bad_bodies = time.monotonic(), Usage(), 0, 0
+        began, used, attempts, bad_bodies, repeats = time.monotonic(), Usage(), 0, 0, 0
         while True:
             await self._gate()
             attempts += 1
-            outcome, sent = await self._attempt(request)
+            outcome, sent = await self._attempt(request, seen_before=repeats > 0)
             used = add_usage(used, price(self._ref, outcome.prompt_tokens or 0, outcome.completion_tokens or 0))
             reply = ChatReply(
                 key="",
@@ -144,7 +150,7 @@ class OpenAISession:
                 latency_s=time.monotonic() - began,
             )
             if isinstance(outcome, Completion):
-                self._failed_in_a_row = 0
+                self._failed_in_a_row = self._told_to_wait = 0
                 return _finished(request, reply, outcome)
             logger.debug("request %s, attempt %d: %s (%s)", request_id[:12], attempts, outcome.code, outcome.detail)
             if self._dialect.learn(outcome, sent):
@@ -152,6 +158,7 @@ class OpenAISession:
             if stop := self._hopeless(outcome):
                 return Done(request_id, None, stop)
             bad_bodies += outcome.code in ("bad-body", "empty-reply")
+            repeats += outcome.code == "repeated-answer"
             again = (
                 bad_bodies <= self._policy.bad_body_retries
                 if outcome.code in ("bad-body", "empty-reply")
@@ -162,12 +169,12 @@ class OpenAISession:
             await self._pause(outcome, attempts)
 
     async def _gate(self) -> None:
-        """When the endpoint asked one request to wait, all wait; a little apart, so that they do not return at once."""
+        """When the endpoint is shut, all requests wait; a little apart, so that they do not return at once."""
         left = self._not_before - time.monotonic()
         if left > 0:
             await self._sleep(left + self._policy.backoff_s(1, self._draw))
 
-    async def _attempt(self, request: ChatRequest) -> tuple[Completion | Fault, dict[str, Any]]:
+    async def _attempt(self, request: ChatRequest, seen_before: bool) -> tuple[Completion | Fault, dict[str, Any]]:
         openai, sent = self._openai, self._dialect.parameters(self._ref.model, request)
         self._began = self._began or time.monotonic()
         try:
@@ -193,7 +200,15 @@ class OpenAISession:
         except (UnicodeError, ValueError) as error:
             return Fault("bad-request", f"the request cannot be sent as JSON ({type(error).__name__})"), sent
         self._reached = True
-        return completion_from(body, self._secret), sent
+        found = completion_from(body, self._secret)
+        if isinstance(found, Completion) and self._known_answers.repeats(body, found, seen_before):
+            # The connection is out of step: what comes next on it answers an earlier request.
+            await self._drop(answer.http_response.extensions)
+            words = "the same answer, with the same id, was given to another request before"
+            return Fault(
+                "repeated-answer", words, None, None, found.prompt_tokens or 0, found.completion_tokens or 0
+            ), sent
+        return found, sent
 
     def _cause(self, error: BaseException) -> str:
         cause = error.__cause__ or error
@@ -213,7 +228,13 @@ class OpenAISession:
 
     async def _pause(self, fault: Fault, attempts: int) -> None:
         if fault.wait_s is not None:
-            self._not_before = max(self._not_before, time.monotonic() + fault.wait_s)
+            # One request that was told to wait between answers to others waits by itself: some gateways turn single
+            # requests away. Two with no answer in between mean the limit of all, and all wait.
+            self._told_to_wait += 1
+            if self._told_to_wait > 1 or self._ref.concurrency <= 1:
+                self._not_before = max(self._not_before, time.monotonic() + fault.wait_s)
+            else:
+                await self._sleep(fault.wait_s + self._policy.backoff_s(1, self._draw))
             return
         pause = self._policy.backoff_s(attempts, self._draw)
         # Until the endpoint has answered once, waits are short: whether it is there at all must be known soon.

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from optaware.llm._inert import inert
 from optaware.records import ChatRequest
 
 __all__ = ["Completion", "Dialect", "Fault", "Secret", "completion_from", "server_message"]
@@ -50,13 +51,14 @@ class Secret:
 
 @dataclass(frozen=True)
 class Completion:
-    """A usable answer."""
+    """A usable answer; `id` is the endpoint's name for it, if it gives any."""
 
     text: str | None
     refusal: str | None
     finish_reason: str | None
     prompt_tokens: int | None
     completion_tokens: int | None
+    id: str = ""
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,8 @@ class Fault:
     """An attempt that gave no usable answer.
 
     Attributes:
-        code: `http-<status>`, `timeout`, `connection`, `bad-body`, `empty-reply` or `bad-request`.
+        code: `http-<status>`, `timeout`, `connection`, `bad-body`, `empty-reply`, `repeated-answer` or
+            `bad-request`.
         detail: In words, without secrets.
         status: HTTP status; None when there was no HTTP answer.
         wait_s: How long the endpoint asks to wait.
@@ -100,10 +103,10 @@ class Dialect:
     seed: bool = True
 
     def parameters(self, model: str, request: ChatRequest) -> dict[str, Any]:
-        """Keyword arguments of `chat.completions.create`."""
+        """Keyword arguments of `chat.completions.create`; no message can hold a control token of the model's."""
         parameters: dict[str, Any] = {
             "model": model,
-            "messages": [{"role": turn.role, "content": turn.content} for turn in request.messages],
+            "messages": [{"role": turn.role, "content": inert(turn.content)} for turn in request.messages],
             "temperature": request.temperature,
             self.token_field: request.max_tokens,
         }
@@ -166,6 +169,7 @@ def completion_from(body: bytes, secret: Secret) -> Completion | Fault:
         return Fault("bad-body", f"the answer is not JSON; it starts with {start!r}")
     if not isinstance(data, dict):
         return Fault("bad-body", f"the answer is a JSON {type(data).__name__}, not an object")
+    name = data["id"] if isinstance(data.get("id"), str) else ""
     usage = data.get("usage")
     prompt, completion = _tokens(usage, "prompt_tokens"), _tokens(usage, "completion_tokens")
     choices = data.get("choices")
@@ -181,9 +185,9 @@ def completion_from(body: bytes, secret: Secret) -> Completion | Fault:
     refusal = message.get("refusal")
     if (isinstance(refusal, str) and refusal) or finish == "content_filter":
         said = _well_formed(secret.strip(refusal)) if isinstance(refusal, str) else "stopped by the content filter"
-        return Completion(None, said, finish, prompt, completion)
+        return Completion(None, said, finish, prompt, completion, name)
     text = _content_text(message.get("content"))
     if text is None or not text.strip():
         hint = "; max_tokens was used up before any text" if finish == "length" else ""
         return Fault("empty-reply", f"the reply is empty{hint}", None, None, prompt or 0, completion or 0)
-    return Completion(_well_formed(secret.strip(text)), None, finish, prompt, completion)
+    return Completion(_well_formed(secret.strip(text)), None, finish, prompt, completion, name)

@@ -10,6 +10,7 @@ from optaware._io import canonical_json, read_jsonl, text_sha256
 from optaware.errors import InputError, ProblemList
 from optaware.llm import ChatModel, load_template
 from optaware.plan._entry import entry_of_row
+from optaware.plan._fence import fenced_line
 from optaware.plan._match import Matcher, MatchVerdict
 from optaware.plan._notes import Notes, quote
 from optaware.plan._render import entry_json
@@ -125,7 +126,7 @@ class ChatMatcher:
     def _request(self, name: str, pair: Pair, number: int) -> ChatRequest:
         first, second = reversed(pair) if self.swapped(_key(*pair), number) else pair
         prompt = self._template.render(
-            first=first, second=second, first_values=_values(first), second_values=_values(second)
+            first=_shown(first), second=_shown(second), first_values=_values(first), second_values=_values(second)
         )
         return ChatRequest(
             key=name, messages=(ChatMessage(role="user", content=prompt),), max_tokens=_TOKENS, seed=self._seed + number
@@ -143,10 +144,15 @@ def _key(planned: AblationEntry, reference: AblationEntry) -> str:
     return text_sha256(f"{entry_json(planned)}\n{entry_json(reference)}")
 
 
+def _shown(entry: AblationEntry) -> dict[str, str]:
+    shown = {"ablated_part": entry.ablated_part, "name": entry.name, "action": entry.action}
+    return {name: fenced_line(text) for name, text in shown.items()}
+
+
 def _values(entry: AblationEntry) -> str:
     if isinstance(entry.replacement, dict):
-        return ", ".join(f"{key}={value.text}" for key, value in entry.replacement.items())
-    return ", ".join(value.text for value in entry.values)
+        return fenced_line(", ".join(f"{key}={value.text}" for key, value in entry.replacement.items()))
+    return fenced_line(", ".join(value.text for value in entry.values))
 
 
 class LabelledPair(Record):

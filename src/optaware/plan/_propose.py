@@ -8,6 +8,7 @@ from pathlib import Path
 from optaware.errors import InputError, ModelError
 from optaware.llm import ChatModel, load_template
 from optaware.plan._bind import draft_of
+from optaware.plan._fence import fenced
 from optaware.plan._match import LexicalMatcher
 from optaware.plan._notes import quote
 from optaware.plan._parse import parse_plan
@@ -161,15 +162,20 @@ class _Proposer:
         self.metric = main_metric(card)
         self.say: Callable[[str], None] = lambda text: None
 
+    @property
+    def _quoted_title(self) -> str:
+        """The title as it stands between quotes."""
+        return fenced(self.title).replace('"', "'")
+
     def run(self, model: str | None) -> Proposal:
         parts = _parts(self.card, self.limits)
         existing = self._read(parts, existing=True) if self.missing else ([], {})
         found = self._read(parts, existing=False) if len(parts) > 1 else ([], {})
         prompt = load_template(_TEMPLATES / "propose.jinja").render(
-            title=self.title,
-            material=parts[0] if len(parts) == 1 else overview(self.card, self.limits.context_chars // 2),
-            candidates=_lines(found[0], self.limits.context_chars // 2),
-            existing="".join(f"{entry_json(entry)}\n" for entry in existing[0]),
+            title=self._quoted_title,
+            material=fenced(parts[0] if len(parts) == 1 else overview(self.card, self.limits.context_chars // 2)),
+            candidates=fenced(_lines(found[0], self.limits.context_chars // 2)),
+            existing=fenced("".join(f"{entry_json(entry)}\n" for entry in existing[0])),
             parts=list(self.surface.parts.values()) if self.surface else [],
             missing=self.missing,
             k=self.k,
@@ -185,9 +191,9 @@ class _Proposer:
         what = "existing" if existing else "candidates"
         requests = []
         for number, text in enumerate(parts, start=1):
-            told = {"title": self.title, "number": number, "count": len(parts), "text": text, "existing": existing}
-            told["most"] = _MOST_OF_A_PART
-            requests.append(self._request(f"{what} {number}", [_user(template.render(**told))]))
+            told = {"number": number, "count": len(parts), "text": fenced(text), "existing": existing}
+            prompt = template.render(**told, title=self._quoted_title, most=_MOST_OF_A_PART)
+            requests.append(self._request(f"{what} {number}", [_user(prompt)]))
         replies = {}
         self.say(f"{what}: asking about {len(requests)} parts of the paper")
         for reply in self.chat.complete(requests):
@@ -257,7 +263,7 @@ class _Proposer:
                 self.chat.identity,
             )
         listed = list(candidates[:_MOST_RANKED])
-        prompt = load_template(_TEMPLATES / "rank.jinja").render(title=self.title, entries=listed, k=self.k)
+        prompt = load_template(_TEMPLATES / "rank.jinja").render(title=self._quoted_title, entries=listed, k=self.k)
         self.say("plan: no reply could be used; asking for the order of the candidates")
         (answer,) = self.chat.complete([self._request("order", [_user(prompt)])])
         self.requests += 1

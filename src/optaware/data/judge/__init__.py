@@ -3,6 +3,7 @@
 from optaware.data.judge._attack import ORDERS, attack
 from optaware.data.judge._bench import Bench
 from optaware.data.judge._calibrate import calibrate, labelled_pairs, packaged_labels, write_calibration
+from optaware.data.judge._injection import Injection, packaged_injections
 from optaware.data.judge._measure import LabelledPair, measure, overall, pairs_needed, settled
 from optaware.data.judge._panel import JudgePanel, counted, gather, presented
 from optaware.data.judge._refine import Refined, Refining, parse_rule, refine
@@ -12,6 +13,7 @@ from optaware.data.judge._split import split_pairs
 __all__ = [
     "ORDERS",
     "Bench",
+    "Injection",
     "JudgePanel",
     "LabelledPair",
     "Refined",
@@ -23,6 +25,7 @@ __all__ = [
     "labelled_pairs",
     "measure",
     "overall",
+    "packaged_injections",
     "packaged_labels",
     "pairs_needed",
     "parse_rule",
