@@ -2,6 +2,8 @@
 # make test   set up with development tools, then run the tests
 # make check  lint, types, import layers
 # make bench  the benchmarks (long)
+# make torture        kills, faults, hostile input: all campaigns whole, with their figures (hours; docs/reliability.md)
+# make torture-short  the same, each for a minute or so
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -10,7 +12,7 @@ JOBS ?= 2
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test check setup setup-dev bench clean
+.PHONY: demo test check setup setup-dev bench torture torture-short clean
 
 demo: setup
 	$(BIN)/optaware run
@@ -27,6 +29,14 @@ check: setup-dev
 bench: setup-dev
 	$(BIN)/python benchmarks/step_time.py
 	$(BIN)/python benchmarks/rewrite_throughput.py
+
+# Each line is one campaign; `make torture-short` runs the same list with smaller counts. An interrupted one goes on
+# with the same command. `JOBS` has no part in it: campaigns measure, so they run one after another.
+torture: setup-dev
+	$(BIN)/python benchmarks/torture/kills.py --count 200
+
+torture-short: setup-dev
+	$(BIN)/python benchmarks/torture/kills.py --count 8 --only in-process --out .torture/kills.json
 
 setup: $(VENV)/.installed
 setup-dev: $(VENV)/.installed-dev

@@ -70,13 +70,19 @@ def write_result(
             "device": machine,
             "versions": {"python": host["python"], "optaware": host["optaware"], **host["packages"]},
             "commit": host["commit"],
-            "command": shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *map(_named, sys.argv[1:])]),
+            "command": shlex.join(["python", f"benchmarks/{_script()}", *map(_named, sys.argv[1:])]),
             "settings": dict(settings or {}),
             "notes": list(notes),
             "rows": [dict(row) for row in rows],
         },
     )
     return path
+
+
+def _script() -> Path:
+    """The script as a path below `benchmarks`."""
+    path, here = Path(sys.argv[0]).resolve(), Path(__file__).resolve().parent
+    return path.relative_to(here) if path.is_relative_to(here) else Path(path.name)
 
 
 def _named(argument: str) -> str:

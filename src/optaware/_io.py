@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import yaml
 
@@ -27,10 +27,14 @@ __all__ = [
     "file_sha256",
     "finite_or_none",
     "lock",
+    "make_folder",
+    "publish_folder",
     "read_json",
     "read_jsonl",
     "read_yaml",
+    "remove_half_files",
     "storage_errors",
+    "sync_folder",
     "text_sha256",
     "write_bytes",
     "write_json",
@@ -82,7 +86,11 @@ def storage_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _sync_folder(folder: Path) -> None:
+_HALF = ".tmp-"
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring to the disk which files a folder holds: without it a power loss may take back a new name."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -90,28 +98,89 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder and what is missing above it, so that all of them outlast a power loss."""
+    missing = []
+    while not folder.is_dir():
+        missing.append(folder)
+        folder = folder.parent
+    for path in reversed(missing):
+        path.mkdir(exist_ok=True)
+        sync_folder(path.parent)
+
+
+def _half_file(path: Path) -> tuple[BinaryIO, Path]:
+    """A new file beside `path`, locked for as long as it is open, by which others know that somebody writes it."""
+    while True:
+        handle, name = tempfile.mkstemp(prefix=_HALF, suffix=f"-{path.name}", dir=path.parent)
+        file = os.fdopen(handle, "wb")
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            if os.fstat(handle).st_nlink:
+                return file, Path(name)
+        except BaseException:
+            file.close()
+            Path(name).unlink(missing_ok=True)
+            raise
+        file.close()  # taken for a left-over between the two calls: once more
+
+
+def remove_half_files(folder: Path) -> None:
+    """Remove what writers that were killed have left in a folder; files that are being written stay."""
+    with storage_errors(folder):
+        for path in folder.glob(f"{_HALF}*") if folder.is_dir() else ():
+            if path.is_file():
+                _remove_half_file(path)
+
+
+def _remove_half_file(path: Path) -> None:
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        path.unlink(missing_ok=True)
+    except BlockingIOError:
+        return
+    finally:
+        os.close(handle)
+
+
+def publish_folder(temporary: Path, folder: Path) -> None:
+    """Give a finished folder its name once all that is in it is on the disk."""
+    for path in temporary.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    for path in (*(each for each in temporary.rglob("*") if each.is_dir()), temporary):
+        sync_folder(path)
+    temporary.rename(folder)
+    sync_folder(folder.parent)
+
+
 def write_bytes(path: Path, data: bytes | Iterable[bytes]) -> None:
     """Write a file whole: temporary file beside it, fsync, rename, fsync of the folder.
 
-    A reader sees the old file or the new one, never a part; a crash leaves at most a `.tmp-*` file.
+    A reader sees the old file or the new one, never a part; a crash leaves at most a `.tmp-*` file, which
+    `remove_half_files` takes away.
     """
     chunks = [data] if isinstance(data, bytes) else data
     with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=".tmp-", suffix=f"-{path.name}", dir=path.parent)
-        temporary = Path(name)
+        make_folder(path.parent)
+        file, temporary = _half_file(path)
         try:
-            with os.fdopen(handle, "wb") as file:
+            with file:
                 for chunk in chunks:
                     file.write(chunk)
                 file.flush()
                 os.fsync(file.fileno())
-            temporary.chmod(0o644)
-            temporary.replace(path)
+                temporary.chmod(0o644)
+                temporary.replace(path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -204,8 +273,11 @@ class JsonlAppender:
         self.path = path
         self._sync = sync
         with storage_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
+            new = not path.exists()
             self._file = path.open("ab")
+            if new:
+                sync_folder(path.parent)
             self._cut_torn_tail()
 
     def _cut_torn_tail(self) -> None:

@@ -125,3 +125,28 @@ def test_canonical_json_is_one_text_per_value():
 @given(st.text())
 def test_text_survives_writing(text):
     assert json.loads(_io.dumps(text)) == text
+
+
+def test_half_files_of_dead_writers_are_removed_and_those_of_living_ones_stay(tmp_path):
+    command = [sys.executable, "-c", f"import os, sys; sys.path[:0] = {sys.path!r}\n{_DIES_WHILE_WRITING}", tmp_path]
+    assert subprocess.run(command, check=False).returncode == -9
+    (left,) = tmp_path.glob(".tmp-*")
+
+    def chunks():
+        _io.remove_half_files(tmp_path)
+        yield b"whole"
+
+    _io.write_bytes(tmp_path / "file", chunks())
+    assert (tmp_path / "file").read_bytes() == b"whole"
+    assert not left.exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+_DIES_WHILE_WRITING = """
+from pathlib import Path
+from optaware import _io
+def chunks():
+    yield b"half"
+    os.kill(os.getpid(), 9)
+_io.write_bytes(Path(sys.argv[1]) / "file", chunks())
+"""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -217,14 +218,39 @@ def test_fp16_is_refused_for_first_order_methods(kit: Any, tmp_path: Path) -> No
         go(kit, kit.run_spec(METHODS["fo-full"], "bf16"), tmp_path, model=kit.llama(torch.float16))
 
 
-def test_a_damaged_checkpoint_is_told(kit: Any, tmp_path: Path) -> None:
-    spec = kit.run_spec(METHODS["low-rank"])
+DAMAGED = (
+    "checkpoint-last/weights-*",
+    "checkpoint-last/state-*",
+    "checkpoint-last/state.json",
+    "checkpoint-best/weights-*",
+    "checkpoint-best/state.json",
+    "steps.jsonl",
+    "eval.jsonl",
+    "journal.bin",
+)
+
+
+@pytest.mark.parametrize("name", ["low-rank", "fo-full"])
+def test_a_file_that_has_lost_bytes_is_told_and_its_work_done_again(
+    kit: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    spec = kit.run_spec(METHODS[name], steps=7, eval_every=2)
+    _, expected = go(kit, spec, tmp_path / "whole")
     with pytest.raises(StoppedBySignal):
-        go(kit, spec, tmp_path, stop_after=4)
-    path = next((tmp_path / "checkpoint-last").glob("weights-*"))
-    path.write_bytes(path.read_bytes()[:-7])
-    with pytest.raises(IntegrityError, match="has lost bytes"):
-        go(kit, spec, tmp_path)
+        go(kit, spec, tmp_path / "stopped", stop_after=5)
+    for number, pattern in enumerate(DAMAGED):
+        for share in (0.0, 0.6):
+            folder = tmp_path / f"damaged-{number}-{share}"
+            shutil.copytree(tmp_path / "stopped", folder)
+            for path in folder.glob(pattern):
+                path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+                caplog.clear()
+                assert same(go(kit, spec, folder)[1], expected), (pattern, share)
+                assert "goes on without it" in caplog.text, (pattern, share)
+                for log in ("steps.jsonl", "eval.jsonl"):
+                    assert [row["step"] for row in read_jsonl(folder / log)] == [
+                        row["step"] for row in read_jsonl(tmp_path / "whole" / log)
+                    ]
 
 
 def test_a_checkpoint_of_other_base_weights_is_refused(kit: Any, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from optaware._io import JsonlAppender, lock, read_json, read_jsonl, write_json
+from optaware._io import JsonlAppender, lock, read_json, read_jsonl, remove_half_files, write_json
 from optaware.data._board import OnProgress
 from optaware.data._card import finish
 from optaware.data._choose import Choice
@@ -47,6 +47,7 @@ def build_corpus(
     held_out: HeldOut | None = None,
     measure: Measure | None = None,
     give_up: bool = False,
+    before_done: Callable[[], None] = lambda: None,
 ) -> DatasetCard:
     """Make a rewritten corpus in `folder`, or go on with it: the same call again resumes and pays nothing twice.
 
@@ -85,6 +86,7 @@ def build_corpus(
         held_out: Spans of dev and test rows; a rewrite that comes near one is rejected.
         measure: What a search asks about training rows; needed when the spec's search prefers anything but `first`.
         give_up: Count calls that failed and may pass as failed for good; their rows keep the original.
+        before_done: Called when all files are written, before the marker; for what else belongs to a finished corpus.
 
     Raises:
         InputError: Rows, prompts or folder are not those of the spec.
@@ -94,6 +96,7 @@ def build_corpus(
     with lock(folder / ".build.lock"):
         if (folder / "DONE").is_file():
             return parse_record(DatasetCard, read_json(folder / "card.json"), str(folder / "card.json"))
+        remove_half_files(folder)
         rewriting = rewriter_prompt(task, spec.template)
         judging = judge_prompts(task, spec.template, read_judge(spec.judge_file))
         prompts: dict[str, str] = {"rewrite": rewriting.id}
@@ -115,6 +118,7 @@ def build_corpus(
                 source,
                 spent(),
                 measure.forwards_per_row if measure is not None else 0,
+                before_done,
             )
 
 

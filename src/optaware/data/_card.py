@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +60,9 @@ def finish(
     source: DataSource,
     wall_s: float,
     forwards_per_row: int,
+    before_done: Callable[[], None],
 ) -> DatasetCard:
-    """Write the files of a finished corpus, each whole, and DONE last."""
+    """Write the files of a finished corpus, each whole, let the caller add its own, and write DONE last."""
     spec, task, examples = work.spec, work.task, work.examples
     tally = _Tally(len(examples))
     decided = tally.watch(task, examples, decisions)
@@ -77,6 +78,7 @@ def finish(
     write_text(folder / "README.md", card_page(card, spec, task, samples(folder)))
     names = [ledger.path.name for ledger in there]
     files = (*names, "decisions.jsonl", "train.jsonl", "card.json", "README.md")
+    before_done()
     write_json(folder / "DONE", {"sha256": {name: file_sha256(folder / name) for name in files}})
     return card
 

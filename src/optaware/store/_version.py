@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from optaware import __version__
-from optaware._io import read_json, write_json
+from optaware._io import read_json, remove_half_files, write_json
 from optaware.errors import InputError, StorageError
 from optaware.records import FINGERPRINT_VERSION
 
@@ -27,6 +27,7 @@ def check_version(root: Path) -> None:
     """
     path = root / "store.json"
     if not path.exists():
+        remove_half_files(root)
         now = {"store_version": STORE_VERSION, "fingerprint_version": FINGERPRINT_VERSION, "optaware": __version__}
         write_json(path, now)
         return

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from optaware._io import canonical_json, file_sha256, lock, read_json, text_sha256, write_json
+from optaware._io import canonical_json, file_sha256, lock, read_json, remove_half_files, text_sha256, write_json
 from optaware.errors import OptawareError, StorageError
 from optaware.execute import Event, Executor, Job, Outcome
 from optaware.records import CorpusSpec, RunSpec, StudySpec, short_id
@@ -120,6 +120,7 @@ def run_study(
             raise StorageError.of(
                 "study-busy", graph.study.name, "another process runs it", "Wait for it or stop it.", str(folder)
             )
+        remove_half_files(folder)
         check_version(store.root)
         _write_index(graph, folder)
         driver = _Driver(graph, store, executor, data_dir, on_event, on_done, timeout_s)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from optaware._io import lock, write_json
+from optaware._io import lock, remove_half_files, write_json
 from optaware.errors import StorageError
 from optaware.execute import Event, Executor, Job, Outcome
 from optaware.plan import write_binding
@@ -110,6 +110,7 @@ def run_plan(
             raise StorageError.of(
                 "study-busy", name, "another process runs it", "Wait for it or stop it.", str(graph.folder)
             )
+        remove_half_files(graph.folder)
         write_binding(graph.folder / "binding.yaml", graph.binding)
         write_json(graph.folder / "planned.json", graph.planned.to_json())
         jobs = _jobs(graph, store, data_dir)

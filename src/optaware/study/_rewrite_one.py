@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from optaware._io import lock, read_json, write_json
+from optaware._io import lock, read_json, remove_half_files, write_json
 from optaware.data import HeldOut, build_corpus, read_judge, rows_sha256
 from optaware.data.evidence import collect_evidence
 from optaware.errors import InputError
@@ -48,6 +48,7 @@ def rewrite_one(
     with lock(folder / ".lock"):
         if (folder / "DONE").exists():
             return parse_record(DatasetCard, read_json(folder / "card.json"), str(folder / "card.json"))
+        remove_half_files(folder)
         task = get_task(spec.task)
         splits = load_splits(task, spec.protocol, data_dir=data_dir)
         held_out = HeldOut.of(task, (*splits.dev, *splits.test)) if spec.held_out_sha256 else None
@@ -68,7 +69,13 @@ def rewrite_one(
         same = spec.judge.model_copy(update=_SAMPLING) == spec.rewriter.model_copy(update=_SAMPLING)
         judge = rewriter if same else open_chat(spec.judge, cache=cache, on_usage=on_usage)
         panel = _panel(spec, judge, lambda ref: open_chat(ref, cache=cache, on_usage=on_usage))
-        card = build_corpus(
+
+        def before_done() -> None:
+            # What the texts alone tell costs seconds, so every corpus has it; the model's view is asked for by name.
+            found = collect_evidence(folder, task, splits.train, held_out=held_out, marked=False)
+            write_evidence(folder, found)
+
+        return build_corpus(
             spec,
             task,
             splits.train,
@@ -80,10 +87,8 @@ def rewrite_one(
             held_out=held_out,
             measure=open_measure(spec.search, task),
             give_up=give_up,
+            before_done=before_done,
         )
-        # What the texts alone tell costs seconds, so every corpus has it; the model's view is asked for by name.
-        write_evidence(folder, collect_evidence(folder, task, splits.train, held_out=held_out))
-        return card
 
 
 def _panel(spec: CorpusSpec, judge: ChatModel, opened: Callable[[ChatModelRef], ChatModel]) -> ChatModel:

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from optaware._io import lock, read_json, storage_errors, write_json, write_text
+from optaware._io import lock, read_json, remove_half_files, storage_errors, write_json, write_text
 from optaware.errors import InputError, OptawareError, Problem, StoppedBySignal
 from optaware.records import parse_record
 from optaware.records.plan_run import ScriptResult, ScriptSpec
@@ -96,6 +96,7 @@ def script_one(
     with lock(folder.path / ".lock"):
         if folder.is_done:
             return folder.read_result()
+        remove_half_files(folder.path)
         write_json(folder.path / "spec.json", spec.to_json())
         write_json(folder.path / "env.json", environment())
         folder.write_status("running")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from optaware._io import lock, read_jsonl, write_json
+from optaware._io import lock, read_jsonl, remove_half_files, write_json
 from optaware.data import load_corpus
 from optaware.errors import InputError, OptawareError, StoppedBySignal
 from optaware.records import Example, Prediction, RunResult, RunSpec, RunStatus, ZeroShot
@@ -46,6 +46,9 @@ def train_one(
     with lock(folder.lock):
         if folder.is_done:
             return folder.read_result()
+        remove_half_files(folder.path)
+        if folder.result.exists():  # it was killed between its result and its marker
+            return _finished(folder, spec, folder.read_result())
         folder.write_spec(spec)
         folder.write_status(RunStatus(state="running", steps=spec.schedule.steps))
         try:
@@ -58,16 +61,17 @@ def train_one(
             folder.write_status(RunStatus(state="failed", detail=detail))
             raise
         write_json(folder.result, result.to_json())
-        folder.write_status(RunStatus(state="done", step=result.steps, steps=spec.schedule.steps, detail=result.detail))
-        folder.mark_done()
-        _discard_checkpoints(folder)
-    return result
+        return _finished(folder, spec, result)
 
 
-def _discard_checkpoints(folder: RunFolder) -> None:
+def _finished(folder: RunFolder, spec: RunSpec, result: RunResult) -> RunResult:
+    """Do what follows a result; the marker comes last, since nobody looks at a marked run again."""
     from optaware.train import discard_checkpoints
 
     discard_checkpoints(folder.path)
+    folder.write_status(RunStatus(state="done", step=result.steps, steps=spec.schedule.steps, detail=result.detail))
+    folder.mark_done()
+    return result
 
 
 def training_rows(spec: RunSpec, store: Store, task: Task, splits: Splits) -> list[Example]:

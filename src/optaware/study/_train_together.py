@@ -50,7 +50,7 @@ def train_together(
 
     with Ranks.joined() as ranks:
         folder = store.run_folder(spec)
-        if ranks.size == 1 or ranks.any(ranks.first and folder.is_done):
+        if ranks.size == 1 or ranks.any(ranks.first and (folder.is_done or folder.result.exists())):
             if not ranks.first:
                 return None
             return train_one(spec, store, data_dir=data_dir, should_stop=should_stop, on_event=on_event, until=until)

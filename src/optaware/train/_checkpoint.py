@@ -12,11 +12,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from optaware._io import read_json, storage_errors, write_json
+from optaware._io import make_folder, read_json, storage_errors, sync_folder, write_json
 from optaware.errors import InputError, IntegrityError, Problem
 
 __all__ = ["Checkpoint", "discard_checkpoints"]
@@ -44,10 +44,11 @@ class Checkpoint:
         """
         names = {}
         with storage_errors(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self.folder)
             for group, items in tensors.items():
                 names[group] = f"{group}-{step:08d}.safetensors"
                 _save(items, self.folder / names[group])
+            sync_folder(self.folder)  # the state must not reach the disk before what it names
         self._name(step, names, state)
 
     def _name(self, step: int, names: dict[str, str], state: dict[str, Any]) -> None:
@@ -62,12 +63,15 @@ class Checkpoint:
         step, name = int(other.state()["step"]), other.state()["files"][group]
         target = self.folder / name
         with storage_errors(target):
-            self.folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self.folder)
             target.unlink(missing_ok=True)
             try:
                 os.link(other.folder / name, target)
             except OSError:
                 shutil.copyfile(other.folder / name, target)
+                with target.open("rb") as file:
+                    os.fsync(file.fileno())
+            sync_folder(self.folder)
         self._name(step, {group: name}, state)
 
     def exists(self) -> bool:
@@ -83,9 +87,9 @@ class Checkpoint:
         try:
             state = read_json(self.folder / "state.json")
         except InputError as error:
-            raise self._damaged("its state.json is not valid JSON") from error
+            raise self.damaged("its state.json is not valid JSON") from error
         if not isinstance(state, dict) or state.get("version") != 1:
-            raise self._damaged("its state.json is of an unknown version")
+            raise self.damaged("its state.json is of an unknown version")
         return state
 
     def load(self, group: str) -> dict[str, Tensor]:
@@ -94,17 +98,39 @@ class Checkpoint:
         Raises:
             IntegrityError: The file is missing, cut short or damaged.
         """
-        state = self.state()
-        name = state["files"][group]
-        path = self.folder / name
-        if not path.is_file() or path.stat().st_size != state["bytes"][name]:
-            raise self._damaged(f"{name} is missing or has lost bytes")
+        path = self._path(group)
         try:
             return load_file(path)
         except SafetensorError as error:
-            raise self._damaged(f"{name} is not a readable safetensors file") from error
+            raise self.damaged(f"{path.name} is not a readable safetensors file") from error
 
-    def _damaged(self, why: str) -> IntegrityError:
+    def check(self, group: str) -> None:
+        """See that a group is there and whole, without reading its tensors.
+
+        Raises:
+            IntegrityError: As `load`.
+        """
+        path = self._path(group)
+        try:
+            with safe_open(path, "pt"):
+                pass
+        except SafetensorError as error:
+            raise self.damaged(f"{path.name} is not a readable safetensors file") from error
+
+    def _path(self, group: str) -> Path:
+        state = self.state()
+        try:
+            name = str(state["files"][group])
+            size = int(state["bytes"][name])
+        except (KeyError, TypeError, ValueError) as error:
+            raise self.damaged(f"its state.json does not name the {group}") from error
+        path = self.folder / name
+        if not path.is_file() or path.stat().st_size != size:
+            raise self.damaged(f"{name} is missing or has lost bytes")
+        return path
+
+    def damaged(self, why: str) -> IntegrityError:
+        """The error for a checkpoint from which nothing can go on."""
         advice = "Delete the run's folder and run it again."
         return IntegrityError(Problem("checkpoint-damaged", self.folder.name, why, advice, str(self.folder)))
 

@@ -24,12 +24,13 @@ from optaware._io import (
 )
 from optaware.errors import InputError, IntegrityError, Problem, StoppedBySignal
 from optaware.models import peak_memory_bytes
-from optaware.records import EvalRecord, RunSpec, Score, StepRecord, ZerothOrderConfig, fingerprint, parse_record
+from optaware.records import EvalRecord, RunSpec, Score, StepRecord, ZerothOrderConfig, fingerprint
 from optaware.store import RunFolder
 from optaware.train._batches import BatchOrder, split
-from optaware.train._checkpoint import BEST, LAST, Checkpoint
+from optaware.train._checkpoint import BEST, LAST, Checkpoint, discard_checkpoints
 from optaware.train._fused import fused_learner
 from optaware.train._journal import Journal, JournalHeader, foreign, read_journal
+from optaware.train._left import FOREIGN, Left, read_left, readable_rows
 from optaware.train._methods import make_learner, make_loss, prepare_model
 from optaware.train._progress import Progress
 from optaware.train._replay import platform_of
@@ -70,9 +71,10 @@ def train(
 
     Calling it again on the same folder with a freshly loaded model resumes from the last checkpoint (written at each
     evaluation and at a stop), to the same bits as a run that was never interrupted; a run that had ended only loads its
-    chosen weights. Where there is no checkpoint, a forward-only run resumes from its journal: the steps in it are made
-    again without evaluating a loss, on the processor that wrote it to the same bits. With `spec.keep_weights` the
-    chosen weights are also written to `weights/` in the folder. Call `discard_checkpoints` once the run is marked done.
+    chosen weights. A checkpoint that has lost bytes, or whose logs have, is told of in the log and left out. Without a
+    checkpoint, a forward-only run resumes from its journal: the steps in it are made again without evaluating a
+    loss, on the processor that wrote it to the same bits. With `spec.keep_weights` the chosen weights are also written
+    to `weights/` in the folder. Call `discard_checkpoints` once the run's result is written.
 
     Args:
         spec: The run.
@@ -89,7 +91,7 @@ def train(
     Raises:
         InputError: No training rows; a method that does not go with the model's dtype.
         ModelError: A method that does not go with the model's modules.
-        IntegrityError: A checkpoint or journal is damaged or belongs to something else.
+        IntegrityError: A checkpoint or journal belongs to something else.
         StoppedBySignal: `should_stop` said so, or `until` is reached.
         StorageError: A file cannot be written.
     """
@@ -168,20 +170,10 @@ class _Run:
 
     def resume(self) -> None:
         """Take up the last checkpoint, if there is one, and cut the logs to where it was written."""
-        if self.last.exists():
-            state = self.last.state()
-            if {key: state.get(key) for key in self.identity} != self.identity:
-                raise IntegrityError(
-                    Problem(
-                        "checkpoint-foreign",
-                        LAST,
-                        "it was written for another spec or other base weights",
-                        "Delete the run's folder and run it again.",
-                        str(self.last.folder),
-                    )
-                )
-            self.progress = parse_record(Progress, state["progress"], str(self.last.folder))
-            self.learner.load(self.last.load("weights"), self.last.load("state"))
+        left = self._left()
+        if left is not None:
+            self.progress = left.progress
+            self.learner.load(left.weights, left.state)
             if self.progress.best_step == self.progress.step:  # a kill may have come between the two
                 self.best.take(self.last, "weights", {})
         else:
@@ -192,6 +184,23 @@ class _Run:
         self.evals_log = self.stack.enter_context(JsonlAppender(self.folder.evals))
         self.journal = self._open_journal()
         share_queries(self.learner, {"spec": self.identity["spec"] or "", "step": str(self.progress.step)})
+
+    def _left(self) -> Left | None:
+        """What the last checkpoint holds; one that is damaged is discarded, and the run begins anew without it."""
+        if not self.last.exists():
+            return None
+        method = self.spec.method
+        header = self._header(method) if isinstance(method, ZerothOrderConfig) else None
+        try:
+            return read_left(
+                self.folder, self.last, self.best, self.identity, header, self.schedule, scored=bool(self.dev_rows)
+            )
+        except IntegrityError as error:
+            if any(problem.code in FOREIGN for problem in error.problems):
+                raise
+            _log.warning("%s: %s; the run goes on without it", self.folder.path.name, error.problems[0].why)
+            discard_checkpoints(self.folder.path)
+            return None
 
     def _header(self, method: ZerothOrderConfig) -> JournalHeader:
         device = next(self.loaded.model.parameters()).device
@@ -214,13 +223,17 @@ class _Run:
         method, path = self.spec.method, self.folder.journal
         if not isinstance(method, ZerothOrderConfig) or not path.exists() or not path.stat().st_size:
             return
-        found, steps = read_journal(path)
+        try:
+            found, steps = read_journal(path)
+        except IntegrityError as error:
+            _log.warning("%s: %s; the run begins anew", self.folder.path.name, error.problems[0].why)
+            return
         header = self._header(method)
         if why := header.difference(found):
             raise foreign(path, why)
         if header.platform != found.platform:
             return
-        rows = read_jsonl(self.folder.steps, torn_tail=True) if self.folder.steps.exists() else []
+        rows = readable_rows(self.folder.steps)
         self.logged = {row["step"]: row for row in rows}
         self.recorded = steps[: len(rows)] if rows else steps
 
@@ -374,9 +387,10 @@ def _cut(path: Path, step: int) -> None:
     """Leave out the rows of a log after `step`, and a torn last line."""
     if not path.exists():
         return
-    rows = read_jsonl(path, torn_tail=True)
+    rows = readable_rows(path)
     kept = [row for row in rows if row["step"] <= step] if step else []
-    if len(kept) != len(rows):
+    # Without a step the file may hold anything: it begins anew.
+    if len(kept) != len(rows) or not step:
         write_jsonl(path, kept)
 
 

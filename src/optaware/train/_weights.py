@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from optaware._io import storage_errors
+from optaware._io import publish_folder, storage_errors
 
 __all__ = ["save_weights"]
 
@@ -25,4 +25,4 @@ def save_weights(model: Any, tokenizer: Any, folder: Path) -> None:
         options = {"save_embedding_layers": False} if hasattr(model, "peft_config") else {}
         model.save_pretrained(temporary, **options)
         tokenizer.save_pretrained(temporary)
-        temporary.rename(folder)
+        publish_folder(temporary, folder)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from optaware._io import read_json
-from optaware.data._corpus import load_corpus
+from optaware.data._corpus import checked_rows, load_user_corpus
 from optaware.data._near import HeldOut
 from optaware.data.evidence._drift import drift_of, kept_shares, shifted_words
 from optaware.data.evidence._leakage import FEWEST_ROWS, measure_leakage
@@ -28,6 +28,7 @@ def collect_evidence(
     held_out: HeldOut | None = None,
     probes: RowProbes | None = None,
     seed: int = 0,
+    marked: bool = True,
 ) -> CorpusEvidence:
     """Leakage, drift, the gate's balance between labels, and nearness to held-out rows.
 
@@ -38,12 +39,14 @@ def collect_evidence(
         held_out: Spans of the dev and test rows; None: not looked at.
         probes: What the model to be trained says, measured elsewhere.
         seed: Draws folds and bootstraps.
+        marked: The corpus has its DONE marker, by which its rows are checked; otherwise its maker is at its last step.
 
     Raises:
         InputError: The corpus is not finished, or was made for other rows.
         IntegrityError: Its rows were changed since.
     """
-    after = load_corpus(folder, task, examples)
+    rows = checked_rows(folder) if marked else folder / "train.jsonl"
+    after = load_user_corpus(rows, task, examples)
     card = parse_record(DatasetCard, read_json(folder / "card.json"), str(folder / "card.json"))
     rng = np.random.default_rng(seed)
     spans = [(task.span_text(a), task.span_text(b)) for a, b in zip(examples, after, strict=True)]

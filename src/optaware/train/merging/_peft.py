@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from optaware._io import read_json, storage_errors, write_json
+from optaware._io import publish_folder, read_json, storage_errors, write_json
 from optaware.errors import InputError, ProblemList
 from optaware.train.merging._adapter import Adapter, Layer
 
@@ -94,7 +94,7 @@ def write_adapter(adapter: Adapter, folder: Path) -> None:
         save_file({key: value.clone() for key, value in tensors.items()}, temporary / "adapter_model.safetensors")
         write_json(temporary / "adapter_config.json", _settings(adapter))
         write_json(temporary / "optaware.json", {**adapter.notes, "version": 1, "base_sha256": adapter.base_sha256})
-        temporary.rename(folder)
+        publish_folder(temporary, folder)
 
 
 def _settings(adapter: Adapter) -> dict[str, Any]:

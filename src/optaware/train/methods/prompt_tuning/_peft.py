@@ -9,7 +9,7 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
-from optaware._io import storage_errors, write_json
+from optaware._io import publish_folder, storage_errors, write_json
 
 __all__ = ["save_prompt"]
 
@@ -48,4 +48,4 @@ def save_prompt(prompt: Tensor, model: Any, base: str, folder: Path) -> None:
                 "prompt_tuning_init": "RANDOM",
             },
         )
-        temporary.rename(folder)
+        publish_folder(temporary, folder)

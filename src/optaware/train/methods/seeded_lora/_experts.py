@@ -115,6 +115,6 @@ class ExpertStore:
                 worker = bench()
                 start = self.read(parent) if parent else worker.drawn(spec.seed, spec.init)
                 worker.train(spec, start, folder, should_stop=should_stop, on_step=lambda record: on_step(spec, record))
+            discard_checkpoints(folder)  # before the marker, after which nobody looks here again
             write_text(folder / "DONE", "")
-            discard_checkpoints(folder)
         return 1
