@@ -12,8 +12,10 @@ from optaware.records import Contrast, Interval, StudySpec
 from optaware.report._arms import Arm, ArmKey, Collected, Scored
 from optaware.stats import (
     PairedTest,
+    Spread,
     benjamini_hochberg,
     crossed_bootstrap,
+    crossed_spread,
     crossed_test,
     holm,
     mcnemar,
@@ -61,6 +63,8 @@ class Comparison:
     """The p-value corrected for the false discovery rate (Benjamini and Hochberg) over the same family."""
     seed_spread: float | None = None
     """Standard deviation of the difference between seeds; None with one seed."""
+    spread: Spread | None = None
+    """Where the difference varies: seeds, rows, and what is left; None with one seed."""
     p_models: float | None = None
     """What the same difference says of these trained models alone, on further test rows: sign flips over rows."""
 
@@ -261,7 +265,9 @@ def _comparison(contrast: Contrast, pair: _Pair, place: str, fdr: float) -> Comp
     arm, baseline = _matrix(pair.arm, ids), _matrix(pair.baseline, ids)
     difference_of = arm - baseline
     rows_only = sign_flip_test(arm, baseline, rng=_generator("models", pair.key, pair.other)).p_value
-    spread = float(difference_of.mean(axis=1).std(ddof=1)) if len(difference_of) > 1 else None
+    several = min(difference_of.shape) > 1
+    over_seeds = float(difference_of.mean(axis=1).std(ddof=1)) if len(difference_of) > 1 else None
+    spread = crossed_spread(arm, baseline) if several else None
     unpaired = "; ".join(part for part in (pair.note, shared) if part)
     disagreement = float((difference_of != 0).mean())
-    return Comparison(contrast, verdict, place, disagreement, clear, unpaired, fdr, spread, rows_only)
+    return Comparison(contrast, verdict, place, disagreement, clear, unpaired, fdr, over_seeds, spread, rows_only)

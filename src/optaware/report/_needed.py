@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from optaware.errors import InputError
 from optaware.report._analysis import Comparison
-from optaware.stats import rows_needed, seeds_needed
+from optaware.stats import crossed_examples_needed, crossed_power, crossed_seeds_needed, rows_needed
 
-__all__ = ["Needed", "needed"]
+__all__ = ["EFFECTS", "Needed", "needed"]
 
-_EFFECTS = (0.01, 0.02)
+EFFECTS = (0.01, 0.02)
+"""Differences in accuracy that are asked about."""
 
 
 @dataclass(frozen=True)
@@ -20,37 +20,38 @@ class Needed:
 
     Attributes:
         comparison: The comparison.
-        rows: Test rows for one pair of runs, to see 1 and 2 points; None when the arms never differ.
-        seeds: Paired seeds on these test rows, for the same; None with one seed, or when more than 100 000.
+        power: Chance of seeing 1 and 2 points with the seeds and rows that there are; None with one seed.
+        rows: Test rows with these seeds, to see 1 and 2 points (with one seed: for one pair of trained models); None
+            when no number does, because the seeds vary too much, or when the arms never differ.
+        seeds: Paired seeds on these rows, for the same; None when no number does, because the rows are too few, or with
+            one seed, which tells nothing of others.
     """
 
     comparison: Comparison
+    power: tuple[float | None, ...]
     rows: tuple[int | None, ...]
     seeds: tuple[int | None, ...]
 
 
 def needed(comparisons: Sequence[Comparison]) -> tuple[Needed, ...]:
-    """Rows by Connor's formula from the share of rows on which the arms disagree; seeds by the paired t test's power
-    from the spread of the difference between seeds. The two answer different questions: further rows, or further seeds.
-    """
-    return tuple(
-        Needed(
-            item,
-            tuple(_rows(effect, item.disagreement) for effect in _EFFECTS),
-            tuple(_seeds(effect, item.seed_spread) for effect in _EFFECTS),
-        )
-        for item in comparisons
+    """By the power of the test that the verdicts go by (`stats.crossed_power`); with one seed by McNemar's (Connor)."""
+    return tuple(_needed(item) for item in comparisons)
+
+
+def _needed(item: Comparison) -> Needed:
+    spread, seeds, rows = item.spread, len(item.contrast.seeds), item.contrast.n_examples
+    if spread is None:
+        one = tuple(_one_pair(effect, item.disagreement) for effect in EFFECTS)
+        return Needed(item, (None,) * len(EFFECTS), one, (None,) * len(EFFECTS))
+    if item.disagreement == 0:
+        return Needed(item, *((None,) * len(EFFECTS),) * 3)
+    return Needed(
+        item,
+        tuple(crossed_power(effect, spread, seeds=seeds, examples=rows) for effect in EFFECTS),
+        tuple(crossed_examples_needed(effect, spread, seeds=seeds) for effect in EFFECTS),
+        tuple(crossed_seeds_needed(effect, spread, examples=rows) for effect in EFFECTS),
     )
 
 
-def _rows(effect: float, disagreement: float) -> int | None:
+def _one_pair(effect: float, disagreement: float) -> int | None:
     return rows_needed(effect, max(effect, disagreement)) if disagreement > 0 else None
-
-
-def _seeds(effect: float, spread: float | None) -> int | None:
-    if spread is None:
-        return None
-    try:
-        return seeds_needed(effect, spread)
-    except InputError:
-        return None

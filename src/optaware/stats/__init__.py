@@ -2,6 +2,13 @@
 
 from optaware.stats._agreement import cohen_kappa
 from optaware.stats._bootstrap import crossed_bootstrap, paired_bootstrap
+from optaware.stats._crossed_power import (
+    Spread,
+    crossed_examples_needed,
+    crossed_power,
+    crossed_seeds_needed,
+    crossed_spread,
+)
 from optaware.stats._f1 import macro_f1
 from optaware.stats._intervals import clopper_pearson, mean_interval, wilson
 from optaware.stats._multiple import benjamini_hochberg, holm
@@ -10,10 +17,15 @@ from optaware.stats._power import rows_needed, seeds_needed
 
 __all__ = [
     "PairedTest",
+    "Spread",
     "benjamini_hochberg",
     "clopper_pearson",
     "cohen_kappa",
     "crossed_bootstrap",
+    "crossed_examples_needed",
+    "crossed_power",
+    "crossed_seeds_needed",
+    "crossed_spread",
     "crossed_test",
     "holm",
     "macro_f1",
