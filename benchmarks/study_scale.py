@@ -1,10 +1,14 @@
-"""How long a large study's book-keeping takes: planning, resuming and indexing finished runs, and building the report.
+"""How long a large study's book-keeping takes: planning, resuming and indexing finished runs, building the report, and
+what the driver adds to the runs' own time.
 
-The runs are made up (no model is trained): folders as `optaware train` leaves them, with predictions, evaluations and
-steps. Each measurement runs in a process of its own, so that its peak memory is its own.
+The runs of the first four are made up (no model is trained): folders as `optaware train` leaves them, with predictions,
+evaluations and steps. Each measurement runs in a process of its own, so that its peak memory is its own. `overhead`
+trains a tiny model for real, one run at a time, under the driver that `optaware run` uses: `runs_s` is from each run's
+start to its DONE marker, `added` what the study took beyond that (noticing the end, the next start, planning), and
+`driver_cpu_s` the driver's own processor time, the display included.
 
     python benchmarks/study_scale.py                     # 10,000 runs for the driver, 1,000 for the report
-    python benchmarks/study_scale.py --runs 1000 --report-runs 120 --steps 200
+    python benchmarks/study_scale.py --runs 1000 --report-runs 120 --steps 200 --overhead-steps 500
 """
 
 from __future__ import annotations
@@ -139,6 +143,47 @@ def measure(what: str, root: Path, runs: int, steps: int) -> dict[str, float]:
     return {"wall_s": seconds, "cpu_s": cpu, "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
 
 
+def overhead(root: Path, runs: int, steps: int) -> dict[str, float]:
+    """A study of a few short runs of the tiny model, one at a time, under the driver."""
+    from optaware.cli._progress import JobProgress
+    from optaware.execute import Event, Subprocess
+    from optaware.models import tiny_model
+
+    spec = study(runs, steps, rewritten=False).model_copy(
+        update={
+            "models": (ModelRef(name=str(tiny_model(root / "tiny")), dtype="fp32"),),
+            "methods": (MethodArm(config=MeZO(lr=1e-6)),),
+            "seeds": tuple(range(runs)),
+            "device": "cpu",
+        }
+    )
+    store, begun_at = Store(root), {}
+    begun, used = time.time(), time.process_time()
+    graph = plan_study(spec)
+    with JobProgress() as progress:
+
+        def told(event: Event) -> None:
+            progress(event)
+            if event.kind == "start":
+                begun_at[event.job.key] = time.time()
+
+        outcome = run_study(graph, store, Subprocess(1, lambda: False), on_event=told, report=False)
+    assert not outcome.failures, outcome.failures
+    wall, cpu = time.time() - begun, time.process_time() - used
+    own = sum(store.run_folder(run).done.stat().st_mtime - begun_at[short_id(run)] for run in graph.runs)
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return {
+        "wall_s": wall,
+        "runs_s": own,
+        "added": (wall - own) / own,
+        "added_s_per_run": (wall - own) / len(graph.runs),
+        "driver_cpu_s": cpu,
+        "runs_cpu_s": children.ru_utime + children.ru_stime,
+        "driver_cpu_share": cpu / (children.ru_utime + children.ru_stime),
+        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    }
+
+
 def main() -> None:
     """Write the made-up runs, measure, write the result file."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -146,20 +191,27 @@ def main() -> None:
     parser.add_argument("--report-runs", type=int, default=1_000)
     parser.add_argument("--steps", type=int, default=2_000, help="updates logged per run of the report")
     parser.add_argument("--test-rows", type=int, default=500)
+    parser.add_argument("--overhead-runs", type=int, default=3)
+    parser.add_argument("--overhead-steps", type=int, default=4_000, help="updates of a run of the tiny model")
     parser.add_argument("--out", type=Path, default=None)
     parser.add_argument("--measure", nargs=4, metavar=("WHAT", "ROOT", "RUNS", "STEPS"), help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.measure:
         what, root, runs, steps = given.measure
-        print(json.dumps(measure(what, Path(root), int(runs), int(steps))))
+        make = overhead if what == "overhead" else lambda *size: measure(what, *size)
+        print(json.dumps(make(Path(root), int(runs), int(steps))))
         return
     rows = []
     with tempfile.TemporaryDirectory(prefix="study-scale-") as scratch:
         for part, runs, steps, cases in (
             ("driver", given.runs, 0, ("plan", "resume", "index", "index-again")),
             ("report", given.report_runs, given.steps, ("report",)),
+            ("overhead", 0, 0, ()),
         ):
             root = Path(scratch) / part
+            if part == "overhead":
+                rows.append(_measured(part, root, given.overhead_runs, given.overhead_steps, given.overhead_runs))
+                continue
             graph = plan_study(study(runs, steps, rewritten=part == "report"))
             for spec in graph.runs:
                 write_run(Store(root), spec, given.test_rows if part == "report" else 9, steps)
@@ -168,12 +220,18 @@ def main() -> None:
 
                 rewrite_one(spec, Store(root))
             for case in cases:
-                command = [sys.executable, __file__, "--measure", case, str(root), str(runs), str(steps)]
-                done = subprocess.run(command, capture_output=True, text=True, check=True)
-                rows.append({"case": case, "variant": f"{len(graph.runs)} runs", **json.loads(done.stdout)})
-                print(rows[-1], flush=True)
-    settings = {"test_rows": given.test_rows, "steps": given.steps}
+                rows.append(_measured(case, root, runs, steps, len(graph.runs)))
+    settings = {"test_rows": given.test_rows, "steps": given.steps, "overhead_steps": given.overhead_steps}
     print(write_result("study_scale", rows, out=given.out, settings=settings))
+
+
+def _measured(case: str, root: Path, runs: int, steps: int, shown: int) -> dict[str, object]:
+    """One measurement in a process of its own."""
+    command = [sys.executable, __file__, "--measure", case, str(root), str(runs), str(steps)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    row = {"case": case, "variant": f"{shown} runs", **json.loads(done.stdout.splitlines()[-1])}
+    print(row, flush=True)
+    return row
 
 
 if __name__ == "__main__":
