@@ -39,6 +39,7 @@ from _study import write_study
 from optaware.models import tiny_model
 
 SHARES = {"in-process": 0.5, "subprocess": 0.3, "in-process-cold": 0.07, "subprocess-cold": 0.07, "ray": 0.06}
+STAGES = ("rewriting", "judging", "training", "evaluation", "report")
 LONGEST_S = 300.0
 ENDED = (0, 1, 3)
 
@@ -117,12 +118,8 @@ class Chain:
     def _disturb(self, process: Process, most: int) -> bool:
         """Kill something at a random moment; whether the driver is gone. False: it may end by itself."""
         while self.kills < most:
-            moment = self.way.begins + self.draw.random() * 0.7 * self.way.seconds
-            try:
-                process.wait(moment)
+            if not self._alive_until_the_moment(process):
                 return False
-            except subprocess.TimeoutExpired:
-                pass
             target = self._target(process)
             if target == "worker":
                 continue
@@ -132,6 +129,19 @@ class Chain:
             self._note()
             return True
         return False
+
+    def _alive_until_the_moment(self, process: Process) -> bool:
+        """Wait for a random time, or until a random time after the study has come to a stage drawn at random."""
+        wanted = self.draw.choice([None, *STAGES])
+        seconds = self.draw.random() * (0.5 * self.way.seconds if wanted is None else 0.1)
+        end = time.monotonic() + self.way.begins + 0.5 * self.way.seconds
+        while wanted is not None and time.monotonic() < end and process.poll() is None and stage(self.store) != wanted:
+            time.sleep(0.01)
+        if wanted is None:
+            seconds += self.way.begins
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(seconds)
+        return process.poll() is None
 
     def _target(self, process: Process) -> str:
         below = descendants(process.pid)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import resource
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +11,10 @@ import torch
 from safetensors.torch import load_file
 
 from optaware._io import read_jsonl
-from optaware.errors import InputError, IntegrityError, StoppedBySignal
+from optaware.errors import InputError, IntegrityError, StoppedBySignal, StorageError
 from optaware.records import FOFull, FOLoRA, MeZO
 from optaware.train import EvalEvent, StepEvent, discard_checkpoints, read_journal, train
+from optaware.train._checkpoint import Checkpoint
 
 LOW_RANK = MeZO(lr=1e-2, eps=1e-2, direction="low-rank", rank=2, refresh_every=2, weight_decay=0.1, queries=2)
 METHODS = {
@@ -283,3 +286,16 @@ def test_a_killed_run_goes_on_from_its_last_evaluation(kit: Any, tmp_path: Path,
             file.write('{"step": 6, "lo')
     assert same(go(kit, spec, tmp_path / "parts")[1], expected)
     assert [row["step"] for row in read_jsonl(tmp_path / "parts/steps.jsonl")] == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_a_full_disk_under_a_checkpoint_is_a_storage_error(tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))  # what safetensors meets is an error of the system
+    try:
+        with pytest.raises(StorageError, match="File too large"):
+            Checkpoint(tmp_path / "checkpoint").save(1, {"weights": {"w": torch.zeros(4096)}}, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert not Checkpoint(tmp_path / "checkpoint").exists()

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from optaware._io import make_folder, read_json, storage_errors, sync_folder, write_json
 from optaware.errors import InputError, IntegrityError, Problem
+from optaware.train._tensor_errors import tensor_errors
 
 __all__ = ["Checkpoint", "discard_checkpoints"]
 
@@ -43,7 +44,7 @@ class Checkpoint:
             state: Plain JSON values.
         """
         names = {}
-        with storage_errors(self.folder):
+        with tensor_errors(self.folder):
             make_folder(self.folder)
             for group, items in tensors.items():
                 names[group] = f"{group}-{step:08d}.safetensors"

@@ -6,7 +6,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from optaware._io import publish_folder, storage_errors
+from optaware._io import publish_folder
+from optaware.train._tensor_errors import tensor_errors
 
 __all__ = ["save_weights"]
 
@@ -19,7 +20,7 @@ def save_weights(model: Any, tokenizer: Any, folder: Path) -> None:
     if folder.is_dir():
         return
     temporary = folder.with_name(f".tmp-{folder.name}")
-    with storage_errors(folder):
+    with tensor_errors(folder):
         shutil.rmtree(temporary, ignore_errors=True)
         # PEFT would ask the hub for the base model's vocabulary size; adapters here never hold embeddings.
         options = {"save_embedding_layers": False} if hasattr(model, "peft_config") else {}

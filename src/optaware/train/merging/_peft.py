@@ -12,8 +12,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from optaware._io import publish_folder, read_json, storage_errors, write_json
+from optaware._io import publish_folder, read_json, write_json
 from optaware.errors import InputError, ProblemList
+from optaware.train._tensor_errors import tensor_errors
 from optaware.train.merging._adapter import Adapter, Layer
 
 __all__ = ["read_adapter", "write_adapter"]
@@ -83,7 +84,7 @@ def write_adapter(adapter: Adapter, folder: Path) -> None:
     if folder.exists():
         raise InputError.of("output-exists", str(folder), "it would be overwritten", "Name a new folder.")
     temporary = folder.with_name(f".tmp-{folder.name}")
-    with storage_errors(folder):
+    with tensor_errors(folder):
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         tensors = {}

@@ -9,7 +9,8 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
-from optaware._io import publish_folder, storage_errors, write_json
+from optaware._io import publish_folder, write_json
+from optaware.train._tensor_errors import tensor_errors
 
 __all__ = ["save_prompt"]
 
@@ -27,7 +28,7 @@ def save_prompt(prompt: Tensor, model: Any, base: str, folder: Path) -> None:
         return
     config = model.config.get_text_config()
     temporary = folder.with_name(f".tmp-{folder.name}")
-    with storage_errors(folder):
+    with tensor_errors(folder):
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         save_file(
