@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import shlex
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -177,12 +176,7 @@ def _run(
     from optaware.cli._progress import JobProgress
     from optaware.study import export_plan, run_plan, stop_requests
 
-    end = None if stop_after_s is None else time.monotonic() + stop_after_s
-    with stop_requests() as stop_asked, JobProgress() as progress:
-
-        def should_stop() -> bool:
-            return stop_asked() or (end is not None and time.monotonic() > end)
-
+    with stop_requests(stop_after_s) as should_stop, JobProgress() as progress:
         _bring(graph, progress.say)
         progress.say(f"binding: {graph.folder / 'binding.yaml'}")
         outcome = run_plan(graph, store, make, should_stop=should_stop, data_dir=folder, on_event=progress)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -96,12 +95,7 @@ def _run(
     from optaware.cli._progress import JobProgress
     from optaware.study import export_study, report_study, run_study, stop_requests
 
-    end = None if stop_after_s is None else time.monotonic() + stop_after_s
-    with stop_requests() as asked, JobProgress() as progress:
-
-        def should_stop() -> bool:
-            return asked() or (end is not None and time.monotonic() > end)
-
+    with stop_requests(stop_after_s) as should_stop, JobProgress() as progress:
         if not _bring_assets(graph, store, progress.say, should_stop):
             print("Stopped. The same command goes on from here.", file=sys.stderr)
             return 3
@@ -114,7 +108,7 @@ def _run(
             on_done=lambda key, spec: progress.say(_first_words(store, spec)),
             timeout_s=timeout_s,
         )
-    if outcome.stopped and end is not None:
+    if outcome.stopped and stop_after_s is not None:
         outcome.report = report_study(graph, store, outcome.failures, data_dir=folder)
     copied = export_study(graph, store, export) if export is not None and outcome.report is not None else []
     if json:
