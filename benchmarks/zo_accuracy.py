@@ -43,7 +43,8 @@ TUNING_SEED = 100
 ORIGINAL = "original"
 LR_GRID = (5e-6, 2e-5, 5e-5)
 FORMS: dict[str, tuple[str, dict[str, Any], tuple[float, ...]]] = {
-    ORIGINAL: ("fp32", {"name": "mezo", "apply": "in-place", "precision": "none"}, LR_GRID),
+    # On four of five tasks the first three rates were best at their upper end, so the original is given a fourth.
+    ORIGINAL: ("fp32", {"name": "mezo", "apply": "in-place", "precision": "none"}, (*LR_GRID, 1e-4)),
     "fast": ("bf16", {"name": "fast"}, LR_GRID),
     "fast-cosine": ("bf16", {"name": "fast", "lr_schedule": "cosine"}, (2e-5, 5e-5, 1e-4)),
     "fast-spread": (
