@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig, Qwen2Config, Qwen2ForCausalLM
 
-from optaware.errors import ModelError
 from optaware.train import SGD, LowRank, PlainMeZO, Probe, TwoPoint, ZerothOrderLearner
 from optaware.train._seeds import derive_seed
 from optaware.train.directions import gaussian_noise
@@ -86,7 +85,7 @@ def test_the_dense_estimate_has_the_gradient_as_mean_and_the_textbook_second_mom
 
 
 @pytest.mark.parametrize("rank", [1, 2])
-def test_the_low_rank_estimate_has_the_gradient_as_mean(rank: int) -> None:
+def test_the_low_rank_estimate_has_the_gradient_as_mean_and_its_second_moment(rank: int) -> None:
     model = Quadratic()
 
     def make(index: int) -> tuple[Any, Callable[[int], Tensor]]:
@@ -100,6 +99,9 @@ def test_the_low_rank_estimate_has_the_gradient_as_mean(rank: int) -> None:
     found = estimates(model, make, 1500)
     error = found.std(0) / math.sqrt(len(found))
     assert ((found.mean(0) - model.gradient()).abs() < 4 * error).all()
+    squares = found.square().sum((1, 2)) / model.gradient().square().sum()
+    expected = 6 + 2 + 2 * (3 + 2 + 1) / rank  # a dense Gaussian direction would have d + 2
+    assert abs(float(squares.mean()) - expected) < 4 * float(squares.std()) / math.sqrt(len(squares))
 
 
 def test_one_step_by_hand() -> None:
@@ -332,27 +334,35 @@ def test_right_factors_last_a_period_and_left_ones_a_probe() -> None:
         assert same_row_space == (index != 3)
 
 
-def test_matrices_that_no_known_module_applies_are_refused() -> None:
+def test_matrices_that_no_known_module_applies_are_exchanged() -> None:
     class Raw(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.experts = nn.Parameter(torch.zeros(2, 3, 4))
-
-    with pytest.raises(ModelError, match="experts"):
-        LowRank(Raw(), rank=1, refresh_every=1, seed=0)
-
-    class Around(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.inner = nn.Linear(3, 3)
+            self.experts = nn.Parameter(torch.arange(24.0).view(2, 3, 4))
+            self.inner = nn.Linear(4, 4)
 
         def forward(self, x: Tensor) -> Tensor:
-            return x @ self.inner.weight
+            return torch.einsum("bi,eoi->beo", x @ self.inner.weight + self.inner.bias, self.experts)
 
-    around = Around()
-    direction = LowRank(around, rank=1, refresh_every=1, seed=0)
-    with pytest.raises(ModelError, match=r"inner\.weight"):
-        direction.prepare(lambda: around(torch.ones(1, 3)))
+    model, x = Raw(), torch.ones(1, 4)
+    direction = LowRank(model, rank=1, refresh_every=1, seed=0)
+    direction.begin(1)
+    direction.prepare(lambda: model(x))
+    assert not direction.supports_batch
+    z = direction.written_out(4)
+    before = {name: each.data.clone() for name, each in model.named_parameters()}
+    with torch.no_grad(), direction.at(4, 0.5):
+        found = model(x)
+    for name, each in model.named_parameters():
+        assert torch.equal(each, before[name])
+        each.data.add_(0.5 * z[name])
+    torch.testing.assert_close(found, model(x))
+    for name, each in model.named_parameters():
+        each.data.copy_(before[name])
+    direction.move(4, 0.5)
+    direction.settle()
+    for name, each in model.named_parameters():
+        torch.testing.assert_close(each.data, before[name] + 0.5 * z[name])
 
 
 @pytest.mark.parametrize(("name", "groups"), [("llama", [3, 2, 3, 2]), ("gpt2", [])])

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from optaware.train.directions._matrix import MatrixFactors
 from optaware.train.directions._sites import MatrixSite
+from optaware.train.directions._vector import VectorCopy
 
-__all__ = ["InputGroup", "trace", "trace_modules"]
+__all__ = ["InputGroup", "swap_uncalled", "trace", "trace_modules"]
 
 
 class InputGroup:
@@ -39,6 +40,23 @@ class InputGroup:
         if member is self._last:  # let go of the activation
             self._input = self._product = None
         return product[:, place]
+
+
+def swap_uncalled(vectors: Sequence[VectorCopy], run: Callable[[], object]) -> None:
+    """Run the model once; vectors whose module the pass did not call (they are used otherwise) are exchanged."""
+    missing = {id(vector.site.module): vector.site.module for vector in vectors if vector.site.kind != "swap"}
+    hooks = [
+        module.register_forward_hook(lambda module, args, output: missing.pop(id(module), None) and None)
+        for module in missing.values()
+    ]
+    try:
+        run()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    for vector in vectors:
+        if id(vector.site.module) in missing:
+            vector.site.kind = "swap"
 
 
 def trace_modules(sites: Sequence[MatrixSite], run: Callable[[], object]) -> list[str]:

@@ -14,9 +14,12 @@ from optaware.train.directions._bank import MatrixBank
 from optaware.train.directions._frame import Copies
 from optaware.train.directions._merge import merge_product
 from optaware.train.directions._sites import MatrixSite, embedding_scale
-from optaware.train.noise import Remedy
+from optaware.train.noise import Remedy, table
 
 __all__ = ["MatrixFactors"]
+
+_ENTRIES = 1 << 22
+"""Numbers that are written out at a time where a parameter is exchanged: 16 MB in fp32."""
 
 
 class SharedInput(Protocol):
@@ -67,23 +70,37 @@ class MatrixFactors:
     def product(self) -> Tensor:
         """U·Vᵀ in the layout of the weight: the perturbation z of this matrix, written out."""
         dense = self.drawn.t() @ self.right.t().to(self.exact)
-        return dense.t() if self.site.transposed else dense
+        return (dense.t() if self.site.transposed else dense).view(self.site.parameter.shape)
 
     def merge(self, factor: float, rounding_key: int = 0) -> None:
         """`W ← factor·W + A·Vᵀ`, `A ← 0`."""
         left, right = self.learnt.t(), self.right.to(self.exact)
         if self.site.transposed:
             left, right = right, left
-        weight, kept = self.site.parameter.data, self.residual
-        if kept is not None and kept.device != weight.device:
+        weight, kept = _flat(self.site.parameter.data), None if self.residual is None else _flat(self.residual)
+        elsewhere = kept is not None and kept.device != weight.device
+        if kept is not None and elsewhere:
             kept = kept.to(weight.device)
         if self.remedy == "residual" or weight.dtype.itemsize >= 4:
             merge_product(weight, kept, left, right, factor)
         else:
             noise.add(weight, kept, left @ right.t(), factor, self.remedy, rounding_key)
-        if self.residual is not None and kept is not self.residual:
-            self.residual.copy_(kept)  # type: ignore[arg-type]
+        if self.residual is not None and kept is not None and elsewhere:
+            self.residual.copy_(kept.view_as(self.residual))
         self.learnt.zero_()
+
+    def written(self) -> Tensor:
+        """`W + (A + scale·U)·Vᵀ` of the first probe, in the dtype of W: where no module takes side products."""
+        weight = _flat(self.site.parameter.data)
+        left, right = self.left[0].t().to(self.exact), self.right.to(self.exact)
+        if self.site.transposed:
+            left, right = right, left
+        made = torch.empty_like(weight)
+        rows = max(1, _ENTRIES // weight.shape[1])
+        for start in range(0, weight.shape[0], rows):
+            part = slice(start, start + rows)
+            made[part] = torch.addmm(weight[part].to(self.exact), left[part], right.t())
+        return made.view(self.site.parameter.shape)
 
     def join(self, group: SharedInput, place: slice, right: Tensor) -> None:
         """Let `group` make the products with V, which from now on lies in the columns `place` of its `right`."""
@@ -134,6 +151,11 @@ class MatrixFactors:
             output = self._copies.whole(output).contiguous()
         output.view(-1, self.right.shape[0]).addmm_(self._inner, self.right.t())
         return output
+
+
+def _flat(value: Tensor) -> Tensor:
+    """A parameter of more than two dimensions as the table of its last one and all others."""
+    return value if value.ndim == 2 else value.view(table(value.shape))
 
 
 def _only_when(is_on: Callable[[], bool], hook: Callable[..., Any]) -> Callable[..., Any]:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from optaware.errors import ModelError, Problem
+from optaware.train.noise import table
 
 __all__ = ["MatrixSite", "VectorSite", "find_sites"]
 
@@ -19,7 +20,11 @@ VectorKind = Literal["bias", "module", "swap"]
 
 @dataclass
 class MatrixSite:
-    """A matrix and the modules that multiply by it (two where input embedding and output head are tied)."""
+    """A matrix and the modules that multiply by it (two where input embedding and output head are tied).
+
+    No module: a parameter of two or more dimensions that is used in a way of its own, as the stacked experts of a
+    mixture are; its matrix is the table of its last dimension and all others.
+    """
 
     name: str
     parameter: nn.Parameter
@@ -28,12 +33,12 @@ class MatrixSite:
     @property
     def transposed(self) -> bool:
         """Whether the matrix is stored as (inputs, outputs), as Conv1D does."""
-        return self.users[0][1] == "conv1d"
+        return bool(self.users) and self.users[0][1] == "conv1d"
 
     @property
     def shape(self) -> tuple[int, int]:
         """Rows m (outputs, or entries of the vocabulary) and columns n (inputs, or width of an embedding)."""
-        first, second = self.parameter.shape
+        first, second = table(self.parameter.shape)
         return (second, first) if self.transposed else (first, second)
 
 
@@ -41,8 +46,9 @@ class MatrixSite:
 class VectorSite:
     """A bias, norm scale or other small parameter.
 
-    `bias`: added to the output of a linear module. `module`: its module holds vectors only (a norm), so the module can
-    compute in fp32 and cast its output back. `swap`: anything else; a copy in the parameter's own dtype is put in.
+    `bias`: added to the output of a linear module. `module`: its module holds vectors only and no other modules (a
+    norm), so the module can compute in fp32 and cast its output back. `swap`: anything else; a copy in the parameter's
+    own dtype is put in.
     """
 
     name: str
@@ -62,19 +68,17 @@ def _kind(module: nn.Module) -> Kind | None:
     return None
 
 
-def find_sites(
-    model: nn.Module, others: list[tuple[str, nn.Parameter]] | None = None
-) -> tuple[list[MatrixSite], list[VectorSite]]:
+def find_sites(model: nn.Module) -> tuple[list[MatrixSite], list[VectorSite], list[MatrixSite]]:
     """Sort the trainable parameters of `model` by how a perturbation can be applied inside the forward pass.
 
     Args:
         model: The model.
-        others: Gets the parameters that neither are vectors nor belong to a linear, Conv1D or embedding module; None
-            if there may be none.
+
+    Returns:
+        Matrices of linear, Conv1D and embedding modules, vectors, and what is neither.
 
     Raises:
-        ModelError: Such parameters where there may be none; parameters without data or that are not floating-point
-            numbers; no trainable parameter at all.
+        ModelError: Parameters without data or that are not floating-point numbers; no trainable parameter at all.
     """
     names = {id(parameter): name for name, parameter in model.named_parameters() if parameter.requires_grad}
     _refuse(model, names)
@@ -94,7 +98,7 @@ def find_sites(
             elif parameter.ndim <= 1:
                 if kind in ("linear", "conv1d"):
                     how: VectorKind = "bias"
-                elif all(each.ndim <= 1 for each in own):
+                elif all(each.ndim <= 1 for each in own) and next(module.children(), None) is None:
                     how = "module"
                 else:
                     how = "swap"
@@ -102,21 +106,10 @@ def find_sites(
             else:
                 unknown[id(parameter)] = name
     unknown.update({key: site.name for key, site in matrices.items() if _mixed(site) or key in unknown})
-    if others is not None:
-        parameters = dict(model.named_parameters())
-        others += [(name, parameters[name]) for name in unknown.values()]
-        matrices = {key: site for key, site in matrices.items() if key not in unknown}
-    elif unknown:
-        shown = ", ".join(sorted(unknown.values())[:5]) + (" ..." if len(unknown) > 5 else "")
-        raise ModelError(
-            Problem(
-                "direction-unsupported",
-                f"{len(unknown)} parameters of {type(model).__name__}: {shown}",
-                "a low-rank perturbation is applied inside nn.Linear, nn.Embedding and Conv1D modules only",
-                'Freeze these parameters (requires_grad_(False)) or use direction: "gaussian".',
-            )
-        )
-    return list(matrices.values()), list(vectors.values())
+    parameters = dict(model.named_parameters())
+    others = [MatrixSite(name, parameters[name]) for name in unknown.values()]
+    matrices = {key: site for key, site in matrices.items() if key not in unknown}
+    return list(matrices.values()), list(vectors.values()), others
 
 
 def _refuse(model: nn.Module, names: dict[int, str]) -> None:

@@ -34,23 +34,31 @@ class VectorCopy:
         self.values: list[Tensor] = []  # of each probe of the coming forward pass
 
     def put_in(self, values: list[Tensor]) -> None:
-        """Let the module compute with `values`, one per probe."""
+        """Let the module compute with `values`, one per probe.
+
+        A norm holds them during its calls alone: some models look at the dtype of its scale to cast what they give it.
+        """
         if self.site.kind == "bias":
             self.values = [(value - self.stored).to(self.stored.dtype) for value in values]
         else:
             self.values = values
-            self.use(0)
+            if self.site.kind == "swap":
+                self.use(0)
 
     def use(self, probe: int) -> None:
         """Let the module compute with the value of one probe."""
         value = self.values[probe]
         self.site.parameter.data = value if self.site.kind == "module" else value.to(self.stored.dtype)
 
+    def rest(self) -> None:
+        """Put the stored weight back."""
+        if self.site.kind != "bias":
+            self.site.parameter.data = self.stored
+
     def take_out(self) -> None:
         """Let the module compute with the stored weight again."""
         self.values = []
-        if self.site.kind != "bias":
-            self.site.parameter.data = self.stored
+        self.rest()
 
     def merge(self) -> None:
         """Round v into the stored weight; v itself stays."""
@@ -62,7 +70,7 @@ class VectorCopy:
             return []
 
         def add(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
-            if not is_on():
+            if not is_on() or self.site.kind != "bias":  # exchanged since, where the module was not called
                 return None
             if len(self.values) == 1:
                 return output.add_(self.values[0])
@@ -109,21 +117,34 @@ class VectorModule:
     def __deepcopy__(self, memo: object) -> VectorModule:
         return self  # a copy of a model being probed keeps its module's forward, as it would with a plain function
 
-    def _forward(self, value: Tensor, *args: Any, **options: Any) -> Any:
+    def _forward(self, *args: Any, **options: Any) -> Any:
         shares = [each for each in self._shares if each[1].on]
         if not shares:
-            return self._bare(value, *args, **options)
+            return self._bare(*args, **options)
+        value = next(each for each in (*args, *options.values()) if isinstance(each, Tensor))
         vectors = [vector for own, _ in shares for vector in own]
         copies, dtype = shares[0][1], value.dtype
         narrow = any(vector.stored.dtype.itemsize < 4 for vector in vectors)
         with self._others_in_fp32(vectors) if narrow else nullcontext():
-            if narrow:
-                value, *args = (_wide(each) for each in (value, *args))  # type: ignore[assignment]
-            found = []
-            for probe, part in enumerate(copies.split(value)):
+            count, rows, found = copies.count, value.shape[0], []
+
+            def parts(each: Any) -> Sequence[Any]:
+                """What each probe is given of an input: its rows of what has the rows of the batch, else the whole."""
+                each = _wide(each) if narrow else each
+                of_rows = isinstance(each, Tensor) and each.ndim > 0 and each.shape[0] == rows
+                return copies.split(each) if of_rows else (each,) * count
+
+            given, named = [parts(each) for each in args], {key: parts(each) for key, each in options.items()}
+            try:
+                for probe in range(count):
+                    for vector in vectors:
+                        vector.use(probe)
+                    own = {key: each[probe] for key, each in named.items()}
+                    found.append(self._bare(*(each[probe] for each in given), **own))
+            finally:
                 for vector in vectors:
-                    vector.use(probe)
-                found.append(self._bare(part, *args, **options))
+                    if vector.site.kind == "module":
+                        vector.rest()
         whole = found[0] if len(found) == 1 else torch.cat(found)
         return whole.to(dtype) if narrow else whole
 

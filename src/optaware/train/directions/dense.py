@@ -13,7 +13,7 @@ from optaware.train import noise
 from optaware.train._seeds import derive_seed
 from optaware.train.directions._bank import VectorBank, grouped
 from optaware.train.directions._frame import Copies, active_names, seen_by_row
-from optaware.train.directions._inputs import trace_modules
+from optaware.train.directions._inputs import swap_uncalled, trace_modules
 from optaware.train.directions._sites import MatrixSite, find_sites
 from optaware.train.directions._vector import VectorCopy, VectorModule
 from optaware.train.directions._weight import DenseWeight, Scratch
@@ -65,8 +65,7 @@ class Dense:
         layers: int | None = None,
         store: bool = False,
     ) -> None:
-        others: list[tuple[str, nn.Parameter]] = []
-        matrices, vectors = find_sites(model, others)
+        matrices, vectors, others = find_sites(model)
         self._distribution, self._seed, self._layers = distribution, seed, layers
         self._mask, self._density = mask, density
         remedy: Remedy = AUTO_REMEDY if precision == "auto" else precision
@@ -79,7 +78,7 @@ class Dense:
 
         self._copies, self._scratch = Copies(), Scratch()
         sites = [(weight(site.name, site.parameter), site) for site in matrices]
-        self._exchanged = [weight(name, parameter) for name, parameter in others]
+        self._exchanged = [weight(site.name, site.parameter) for site in others]
         self.weights_of = {each.name: each for each in (*(made for made, _ in sites), *self._exchanged)}
         self._sites: dict[str, MatrixSite] = {site.name: site for site in matrices}
         self._undo = {made.name: made.attach(site, self._copies, self._scratch) for made, site in sites}
@@ -94,7 +93,6 @@ class Dense:
         for module in {id(site.module): site.module for site in vectors if site.kind == "module"}.values():
             own = [each for each in self.vectors if each.site.module is module]
             self._undo[f"{id(module)}"] = [VectorModule.share(module, own, self._copies)]
-        self._swapping = any(site.kind == "swap" for site in vectors)
         self._active: frozenset[str] | None = None
         self._drawn: int | None = None
         self._step = 0
@@ -108,11 +106,13 @@ class Dense:
     def supports_batch(self) -> bool:
         """Whether all trained parameters act in modules that can tell probes apart."""
         by_row = seen_by_row((*self.weights_of, *self._vector))
-        return by_row and not self._exchanged and not self._swapping
+        return by_row and not self._exchanged and not any(each.site.kind == "swap" for each in self.vectors)
 
     def prepare(self, run: Callable[[], object]) -> None:
-        """See in one unperturbed forward pass which modules are called; matrices used otherwise are exchanged."""
-        for name in trace_modules(list(self._sites.values()), run):
+        """See in one unperturbed forward pass which modules are called; parameters used otherwise are exchanged."""
+        missed: list[str] = []
+        swap_uncalled(self.vectors, lambda: missed.extend(trace_modules(list(self._sites.values()), run)))
+        for name in missed:
             for undo in self._undo.pop(name):
                 undo()
             self._exchanged.append(self.weights_of[name])

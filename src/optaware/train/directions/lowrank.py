@@ -9,12 +9,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from optaware.errors import ModelError, Problem
 from optaware.train import noise
 from optaware.train._seeds import derive_seed
 from optaware.train.directions._bank import MatrixBank, VectorBank, grouped
 from optaware.train.directions._frame import Copies, active_names, seen_by_row
-from optaware.train.directions._inputs import trace
+from optaware.train.directions._inputs import swap_uncalled, trace
 from optaware.train.directions._matrix import MatrixFactors
 from optaware.train.directions._sites import find_sites
 from optaware.train.directions._vector import VectorCopy, VectorModule
@@ -29,11 +28,16 @@ class LowRank:
     kept in fp32. Probing and moving therefore cost a few thousand additions per matrix and write no weight; the weights
     are written when V is redrawn and before an evaluation, by a merge that carries its rounding error on.
 
+    For one matrix of shape (m, n) and a linear loss, `E[g z] = ∇L` and, over U and V,
+    `E‖g z‖² = (mn + 2 + 2(m + n + 1)/r)·‖∇L‖²`: for r → ∞ that of a dense Gaussian z, `mn + 2`.
+
     Symbols: r is `rank`; ν, the steps between draws of V, is `refresh_every`.
 
     Source: LOZO (Chen et al., ICLR 2025, Algorithm 1).
     Differs from the paper: the perturbation is a side product of the forward pass instead of a write to the weights;
-    embeddings are low-rank too; norm scales and biases are perturbed in fp32.
+    embeddings are low-rank too; norm scales and biases are perturbed in fp32. A matrix that no linear, Conv1D or
+    embedding module applies (stacked experts, learnt positions of OPT) is exchanged for a perturbed copy while a probe
+    lasts; one of more than two dimensions is taken as the table of its last dimension and all others.
 
     Args:
         model: Its parameters with `requires_grad` are the ones moved. Tied matrices share one pair of factors.
@@ -46,7 +50,7 @@ class LowRank:
             holds the factors alone beside the weights; each merge moves them there and back.
 
     Raises:
-        ModelError: The model has trainable parameters that no known module applies.
+        ModelError: No trainable parameter, or parameters without floating-point numbers.
     """
 
     def __init__(
@@ -60,7 +64,8 @@ class LowRank:
         precision: Literal["auto", "residual", "stochastic", "master", "none"] = "auto",
         host_residuals: bool = False,
     ) -> None:
-        matrices, vectors = find_sites(model)
+        known, vectors, others = find_sites(model)
+        matrices = [*known, *others]
         self._copies = Copies()
         self._layers = layers
         self._active: frozenset[str] | None = None
@@ -88,39 +93,32 @@ class LowRank:
         self._pending = 1.0  # decay that the stored matrices have not had yet
         self._parts: list[MatrixFactors | VectorCopy] = [*self.matrices, *self.vectors]
         self._by_name = {part.site.name: part for part in self._parts}
-        self._hooks = [hook for part in self._parts for hook in part.attach(self._is_on)]
+        self._hooks = {part.site.name: part.attach(self._is_on) for part in self._parts}
+        self._exchanged = [matrix for matrix in self.matrices if not matrix.site.users]
         norms = {id(site.module): site.module for site in vectors if site.kind == "module"}
         self._undo = [
             VectorModule.share(module, [each for each in self.vectors if each.site.module is module], self._copies)
             for module in norms.values()
         ]
-        self._batch = all(site.kind != "swap" for site in vectors) and seen_by_row(
-            each.site.name for each in self._parts
-        )
 
     def _is_on(self) -> bool:
         return self._copies.on
 
     @property
     def supports_batch(self) -> bool:
-        """Whether every trained vector belongs to a module that can be run by probe."""
-        return self._batch
+        """Whether all trained parameters act in modules that can tell probes apart."""
+        by_row = seen_by_row(self._by_name)
+        return by_row and not self._exchanged and not any(each.site.kind == "swap" for each in self.vectors)
 
     def prepare(self, run: Callable[[], object]) -> None:
-        """Let the model run once, unperturbed, to see that every matrix is reached and which ones share an input.
-
-        Raises:
-            ModelError: A matrix is used without a call of its module, so a perturbation would not act.
-        """
-        if missed := trace(self.matrices, run):
-            raise ModelError(
-                Problem(
-                    "direction-unsupported",
-                    ", ".join(missed[:5]) + (" ..." if len(missed) > 5 else ""),
-                    "a forward pass did not call the modules of these matrices, so a perturbation would not act",
-                    'Freeze these parameters (requires_grad_(False)) or use direction: "gaussian".',
-                )
-            )
+        """Let the model run once, unperturbed: which matrices share an input, and which parameters are used otherwise
+        than by a call of their module, and are therefore exchanged."""
+        missed: list[str] = []
+        swap_uncalled(self.vectors, lambda: missed.extend(trace(self.matrices, run)))
+        for name in missed:
+            for hook in self._hooks.pop(name):
+                hook.remove()
+        self._exchanged += [matrix for matrix in self.matrices if matrix.site.name in missed]
 
     def begin(self, step: int) -> None:
         """Redraw V when `step` begins a new period; what was learnt is merged into the weights first."""
@@ -166,15 +164,20 @@ class LowRank:
             for bank in self._matrix_banks:
                 bank.show(scale, index)
             values.append([value for bank in self._vector_banks for value in bank.at(scale)])
+        stored = [(matrix.site.parameter, matrix.site.parameter.data) for matrix in self._exchanged]
         try:
             self._copies.count = len(probes)
             self._copies.on = True
+            for matrix in self._exchanged:
+                matrix.site.parameter.data = matrix.written()
             for index, vector in enumerate(self.vectors):
                 vector.put_in([each[index] for each in values])
             yield
         finally:
             self._copies.on = False
             self._copies.count = 1
+            for parameter, data in stored:
+                parameter.data = data
             for vector in self.vectors:
                 vector.take_out()
 
@@ -251,8 +254,9 @@ class LowRank:
 
     def close(self) -> None:
         """Take the hooks off the model."""
-        for hook in self._hooks:
-            hook.remove()
+        for hooks in self._hooks.values():
+            for hook in hooks:
+                hook.remove()
         for undo in self._undo:
             undo()
-        self._hooks, self._undo = [], []
+        self._hooks, self._undo = {}, []
