@@ -110,8 +110,8 @@ class _Folder:
 class Disk:
     """What has reached the disk and what has not, change after change.
 
-    Entries of a folder outlast the power when the folder was synced after the change, bytes of a file when the file was;
-    this is less than usual file systems promise.
+    Entries of a folder outlast the power when the folder was synced after the change, bytes of a file when the file
+    was; this is less than usual file systems promise.
 
     Args:
         root: The folder that the changes lie below.
@@ -183,8 +183,8 @@ class Disk:
         Args:
             to: The folder, which does not exist.
             draw: Decides what of the changes that were not synced is there.
-            kept: `none`: nothing of them; `all`: everything, as after a mere kill; `some`: of every folder's entries and
-                every file's bytes the first so many, drawn at random.
+            kept: `none`: nothing of them; `all`: everything, as after a mere kill; `some`: of every folder's entries
+                and every file's bytes the first so many, drawn at random.
         """
         to.mkdir(parents=True)
         self._put(self._top, to, draw, kept)

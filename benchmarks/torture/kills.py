@@ -216,7 +216,7 @@ def stage(store: Path) -> str:
         "resolved.json": "loading",
         "status.json": "loading",
     }
-    for path in store.rglob("*"):
+    for path in _files(store):
         with suppress(OSError):
             if path.is_file() and (changed := path.stat().st_mtime_ns) > newest:
                 if path.parent.parent.name == "studies":
@@ -226,6 +226,11 @@ def stage(store: Path) -> str:
     if all_done(store) and found == "between jobs":
         return "report"
     return found
+
+
+def _files(store: Path) -> list[Path]:
+    """What lies in a folder that others change meanwhile."""
+    return [Path(folder, name) for folder, _, names in os.walk(store) for name in names]
 
 
 def all_done(store: Path) -> bool:

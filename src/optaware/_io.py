@@ -10,7 +10,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -265,8 +265,8 @@ def read_jsonl(path: Path, *, torn_tail: bool = False) -> list[Any]:
 class JsonlAppender:
     """Appends rows to a JSONL file so that a kill loses at most the row being written.
 
-    Opening cuts off a torn last line. Each `append` is one `write` of a full line; `sync=True` (the default) also
-    fsyncs, so a row that `append` returned from survives a power loss.
+    Opening cuts off a torn last line. Each `append` is one `write` of a full line, or none where that fails;
+    `sync=True` (the default) also fsyncs, so a row that `append` returned from survives a power loss.
     """
 
     def __init__(self, path: Path, *, sync: bool = True) -> None:
@@ -275,7 +275,8 @@ class JsonlAppender:
         with storage_errors(path):
             make_folder(path.parent)
             new = not path.exists()
-            self._file = path.open("ab")
+            # Unbuffered: what could not be written must not come back from a buffer when the file is closed.
+            self._file = path.open("ab", buffering=0)
             if new:
                 sync_folder(path.parent)
             self._cut_torn_tail()
@@ -303,11 +304,20 @@ class JsonlAppender:
         line = (dumps(row) + "\n").encode("utf-8", "surrogatepass")
         with storage_errors(self.path):
             start = self._file.tell()
-            self._file.write(line)
-            self._file.flush()
+            try:
+                self._write(line)
+            except OSError:
+                with suppress(OSError):  # a part of a row must not stand before the next one
+                    self._file.truncate(start)
+                raise
             if self._sync:
                 os.fsync(self._file.fileno())
         return start, len(line)
+
+    def _write(self, line: bytes) -> None:
+        left = memoryview(line)
+        while left:
+            left = left[self._file.write(left) :]
 
     def sync(self) -> None:
         """Bring what was appended to the disk now."""

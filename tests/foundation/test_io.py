@@ -1,4 +1,6 @@
 import json
+import resource
+import signal
 import subprocess
 import sys
 import tempfile
@@ -150,3 +152,21 @@ def chunks():
     os.kill(os.getpid(), 9)
 _io.write_bytes(Path(sys.argv[1]) / "file", chunks())
 """
+
+
+def test_a_row_that_did_not_fit_leaves_nothing_of_itself(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    with _io.JsonlAppender(path) as rows:
+        rows.append({"a": 1})
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (16, limits[1]))  # the next row fits in part
+        try:
+            with pytest.raises(StorageError):
+                rows.append({"b": "x" * 40})
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+            signal.signal(signal.SIGXFSZ, ignored)
+        assert path.read_text() == '{"a": 1}\n'
+        rows.append({"c": 3})
+    assert _io.read_jsonl(path) == [{"a": 1}, {"c": 3}]

@@ -1,14 +1,16 @@
-"""DONE is the last thing that is written: a kill right before it leaves nothing that the next call would not do."""
+"""A kill at the worst moment: right before the marker, or between a reply and the record of it."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from optaware.data import make_corpus_spec
-from optaware.records import ChatModelRef, DataRef, MeZO, ModelRef, Protocol, RunSpec, Schedule
+from optaware.data._ledger import Ledger
+from optaware.records import ChatModelRef, CorpusSpec, DataRef, MeZO, ModelRef, Protocol, RunSpec, Schedule
 from optaware.store import RunFolder, Store
 from optaware.study import _rewrite_one, _train_one, rewrite_one, train_one
 from optaware.tasks import get_task, load_splits
@@ -53,13 +55,18 @@ def test_a_run_killed_before_its_marker_is_only_marked(
     assert not list(folder.path.glob(".tmp-*"))
 
 
-def test_a_corpus_is_not_done_before_its_evidence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def corpus(tmp_path: Path) -> CorpusSpec:
+    """A corpus whose rewriter and judge read from a script."""
     task = get_task(str(TASK))
+    lines = []
+    for row in load_splits(task, PROTOCOL).train:
+        lines += [{"key": f"{question}:{row.id}", "text": "same"} for question in ("meaning", "role")]
+        lines.append({"key": f"rewrite:{row.id}", "text": f"{task.span_text(row)} Please help."})
     script = tmp_path / "script.jsonl"
-    # Answers rewriter and judge alike: every rewrite fails its form, and all rows keep the original.
-    script.write_text('{"text": "same"}\n')
+    script.write_text("".join(json.dumps(line) + "\n" for line in lines))
     chat = ChatModelRef(provider="scripted", model=str(script))
-    spec = make_corpus_spec(
+    return make_corpus_spec(
         task=task,
         task_name=str(TASK),
         protocol=PROTOCOL,
@@ -69,7 +76,12 @@ def test_a_corpus_is_not_done_before_its_evidence(tmp_path: Path, monkeypatch: p
         rewriter=chat,
         judge=chat,
     )
-    store = Store(tmp_path / "store")
+
+
+def test_a_corpus_is_not_done_before_its_evidence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, corpus: CorpusSpec
+) -> None:
+    spec, store = corpus, Store(tmp_path / "store")
     folder = store.corpus_folder(spec)
     with monkeypatch.context() as patched:
         patched.setattr(_rewrite_one, "write_evidence", killed)
@@ -80,3 +92,32 @@ def test_a_corpus_is_not_done_before_its_evidence(tmp_path: Path, monkeypatch: p
     rewrite_one(spec, store)
     assert (folder / "DONE").exists()
     assert (folder / "evidence.json").exists()
+
+
+@pytest.mark.parametrize("at", [1, 7, 20])
+def test_a_reply_whose_record_was_lost_is_still_on_the_bill(
+    at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, corpus: CorpusSpec
+) -> None:
+    whole = rewrite_one(corpus, Store(tmp_path / "whole"))
+    assert whole.cached_calls == 0
+    assert whole.accepted
+    store, add, seen = Store(tmp_path / "killed"), Ledger.add, []
+
+    def killed_at(ledger: Ledger[Any], record: Any) -> None:
+        seen.append(record)
+        if len(seen) == at:
+            raise Killed
+        add(ledger, record)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Ledger, "add", killed_at)
+        with pytest.raises(Killed):
+            rewrite_one(corpus, store)
+    card = rewrite_one(corpus, store)
+    assert card.model_copy(update={"wall_s": whole.wall_s}) == whole
+    for name in ("candidates.jsonl", "verdicts.jsonl"):
+        again = (store.corpus_folder(corpus) / name).read_bytes()
+        assert again == (Store(tmp_path / "whole").corpus_folder(corpus) / name).read_bytes()
+    # Another corpus that asks the same pays nothing.
+    other = rewrite_one(corpus.model_copy(update={"variant": "other"}), store)
+    assert other.cached_calls == other.calls == whole.calls

@@ -27,6 +27,7 @@ from optaware.records import (
     JudgeReason,
     ParseFailure,
     Verdict,
+    short_id,
 )
 
 __all__ = ["Work"]
@@ -37,6 +38,9 @@ _Place = tuple[int, int]
 
 class Work(Board):
     """One call of `build_corpus`: asks for what the board lacks."""
+
+    _paid: set[int] | None = None
+    """Requests that this corpus paid for, by the first bytes of their ids; made when a reply asks for it."""
 
     def ask(self, rewriter: ChatModel, judge: ChatModel) -> None:
         """Ask for everything that is missing: a round of rewrites, their judgement, and again for what was rejected."""
@@ -117,7 +121,7 @@ class Work(Board):
                 text=text if isinstance(text, str) else None,
                 failure=text if isinstance(text, ParseFailure) else None,
                 error=_error(reply),
-                cached=reply.cached,
+                cached=self._was_paid_before(reply),
                 usage=reply.usage,
             )
         )
@@ -167,7 +171,7 @@ class Work(Board):
                     failure=answer if isinstance(answer, ParseFailure) else None,
                     error=_error(reply),
                     raw_reply=raw,
-                    cached=reply.cached,
+                    cached=self._was_paid_before(reply),
                     usage=reply.usage,
                 )
             )
@@ -209,7 +213,7 @@ class Work(Board):
                     request_id=reply.request_id,
                     text=None if reply.text is None else _whole_characters(reply.text),
                     error=_error(reply),
-                    cached=reply.cached,
+                    cached=self._was_paid_before(reply),
                     usage=reply.usage,
                 )
             )
@@ -244,6 +248,25 @@ class Work(Board):
         finally:
             if callable(close := getattr(replies, "close", None)):
                 close()
+
+    def _was_paid_before(self, reply: ChatReply) -> bool:
+        """Whether a reply cost this corpus nothing.
+
+        A reply that was asked for on its behalf, and of which no record says that it was paid for, came right before an
+        earlier call was killed or stopped: it is in the cache, and still it is this corpus that paid.
+        """
+        if reply.cached and reply.payer != short_id(self.spec):
+            return True
+        if reply.cached and self._paid is None:
+            self._paid = set()
+            for ledger in (self.candidates, self.verdicts, self.reasons):
+                records = ledger.paid() if ledger is not None else ()
+                self._paid.update(_short(each.request_id) for each in records if not each.cached)
+        if self._paid is None:
+            return False
+        known = reply.cached and _short(reply.request_id) in self._paid
+        self._paid.add(_short(reply.request_id))
+        return known
 
     def raise_if_incomplete(self, *, give_up: bool = False) -> None:
         """Raise `EndpointError` when calls failed in a way that may pass, or were never answered.
@@ -284,6 +307,10 @@ class Work(Board):
         if not self._wants_retry(row, attempt):
             return False
         return self._again(row, attempt, ()) is not None
+
+
+def _short(request_id: str) -> int:
+    return int(request_id[:16], 16)
 
 
 def _key(what: str, attempt: int, name: str) -> str:

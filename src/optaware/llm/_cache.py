@@ -8,7 +8,7 @@ import os
 import re
 import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from optaware._io import JsonlAppender, lock, storage_errors
@@ -82,15 +82,17 @@ class ReplyCache:
         return reply
 
     def put(self, reply: ChatReply) -> None:
-        """Keep a finished reply under its `request_id`; the first one kept stays."""
+        """Keep a finished reply under its `request_id`, with its `payer`; the first one kept stays."""
         name = bytes.fromhex(reply.request_id)
         with self._thread:
             if name in self._index:
                 return
             if self._writer is None:
                 self._writer = self._claim()
-            kept = reply.model_copy(update={"key": "", "cached": False})
-            self._writer.append({"id": reply.request_id, "reply": kept.to_json()})
+            kept = reply.model_copy(update={"key": "", "cached": False}).to_json()
+            payer = kept.pop("payer")
+            # Beside the reply, where versions that know of no payers do not look.
+            self._writer.append({"id": reply.request_id, "reply": kept, **({"payer": payer} if payer else {})})
             self._refresh()
             if time.monotonic() - self._synced_at >= self._sync_every_s:
                 self.sync()
@@ -106,15 +108,17 @@ class ReplyCache:
     def close(self) -> None:
         """Sync, free the segment and close all files; the cache must not be used afterwards."""
         with self._thread:
-            self.sync()
-            if self._writer is not None:
-                self._writer.close()
-                self._writer = None
-            self._held.close()
-            for handle in self._readers.values():
-                os.close(handle)
-            self._readers.clear()
-            self._index.clear()
+            try:
+                self.sync()
+            finally:
+                if self._writer is not None:
+                    self._writer.close()
+                    self._writer = None
+                self._held.close()
+                for handle in self._readers.values():
+                    os.close(handle)
+                self._readers.clear()
+                self._index.clear()
 
     def __enter__(self) -> ReplyCache:
         return self
@@ -124,7 +128,8 @@ class ReplyCache:
 
     def __del__(self) -> None:
         if getattr(self, "_readers", None) or getattr(self, "_writer", None):
-            self.close()
+            with suppress(StorageError):  # nobody could catch it here; whoever has to know calls `close`
+                self.close()
 
     def _claim(self) -> JsonlAppender:
         for number in range(_MAX_WRITERS):
@@ -188,4 +193,5 @@ class ReplyCache:
 
 
 def _parse(line: bytes, where: str) -> ChatReply:
-    return parse_record(ChatReply, json.loads(line)["reply"], where)
+    row = json.loads(line)
+    return parse_record(ChatReply, {**row["reply"], "payer": row.get("payer", "")}, where)

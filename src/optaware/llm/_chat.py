@@ -28,6 +28,7 @@ class Chat:
         cache: Replies of earlier runs; None: nothing is kept.
         budget: Limits on what the provider is asked for; it counts over all calls of `complete`.
         on_usage: Called after every reply with the totals so far.
+        payer: Name of the work that replies are asked for; kept with each, see `ChatReply.payer`.
         grace_s: How long requests in flight may still finish after the endpoint turned out to be unusable.
     """
 
@@ -38,9 +39,11 @@ class Chat:
         cache: ReplyCache | None = None,
         budget: Budget | None = None,
         on_usage: OnUsage | None = None,
+        payer: str = "",
         grace_s: float = 5.0,
     ) -> None:
         self._provider = provider
+        self._payer = payer
         self._cache = cache
         self._budget = budget
         self._meter = Meter(on_usage)
@@ -62,7 +65,7 @@ class Chat:
         Identical requests (key aside) that are in flight together are sent once; their replies differ in `key`, and
         all but the first have `cached` set. `usage` of a cached reply is what it cost when it was made.
         """
-        flight = _Flight(self._provider, self._cache, self._budget, self._meter)
+        flight = _Flight(self._provider, self._cache, self._budget, self._meter, self._payer)
         began = time.monotonic()
         try:
             for reply in flight.run(iter(requests), self._grace_s):
@@ -81,8 +84,11 @@ class Chat:
 class _Flight:
     """One call of `complete`: what is in the air, and why it stopped."""
 
-    def __init__(self, provider: Provider, cache: ReplyCache | None, budget: Budget | None, meter: Meter) -> None:
+    def __init__(
+        self, provider: Provider, cache: ReplyCache | None, budget: Budget | None, meter: Meter, payer: str
+    ) -> None:
         self._provider, self._cache, self._budget, self._meter = provider, cache, budget, meter
+        self._payer = payer
         self._identity = provider.identity
         # A session may queue a little more than it works on; with a budget, nothing may wait in a queue that is
         # already committed to being sent.
@@ -149,7 +155,7 @@ class _Flight:
         if self._budget is not None:
             self._budget.charge(reply.usage, done.billed_tokens)
         if self._cache is not None and (reply.error is None or reply.error_code in FINAL_ERRORS):
-            self._cache.put(reply)
+            self._cache.put(reply.model_copy(update={"payer": self._payer}))
         if reply.error is not None:
             logger.info("request %s: %s", reply.request_id[:12], reply.error)
         return reply

@@ -13,7 +13,7 @@ from optaware.records import ChatModelRef
 __all__ = ["open_chat"]
 
 
-def open_chat(ref: ChatModelRef, *, cache: Path | None, on_usage: OnUsage | None = None) -> Chat:
+def open_chat(ref: ChatModelRef, *, cache: Path | None, on_usage: OnUsage | None = None, payer: str = "") -> Chat:
     """The chat model that `ref` names, with cache, budget and accounting around it.
 
     Nothing is connected to or loaded yet: that happens at the first request that the cache does not answer.
@@ -21,13 +21,15 @@ def open_chat(ref: ChatModelRef, *, cache: Path | None, on_usage: OnUsage | None
     Args:
         ref: Provider, model, prices, limits.
         cache: Folder of the `ReplyCache`; None: nothing is kept between runs.
+        payer: Name of the work that replies are asked for (see `ChatReply.payer`).
         on_usage: Called with the `Totals` after every reply, in the thread that iterates.
 
     Raises:
         InputError: An address, a script or a budget cannot be used as given.
     """
     budget = Budget.of(ref)
-    return Chat(_provider(ref), cache=None if cache is None else ReplyCache(cache), budget=budget, on_usage=on_usage)
+    kept = None if cache is None else ReplyCache(cache)
+    return Chat(_provider(ref), cache=kept, budget=budget, on_usage=on_usage, payer=payer)
 
 
 def _provider(ref: ChatModelRef) -> Provider:

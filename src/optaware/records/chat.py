@@ -75,3 +75,5 @@ class ChatReply(Record):
     attempts: int = 1
     latency_s: float = 0.0
     cached: bool = False
+    payer: str = ""
+    """Of a cached reply: for whose work it was asked for, where the asker has given itself a name."""

@@ -9,7 +9,7 @@ from optaware.data import HeldOut, build_corpus, read_judge, rows_sha256
 from optaware.data.evidence import collect_evidence
 from optaware.errors import InputError
 from optaware.llm import ChatModel, open_chat
-from optaware.records import ChatModelRef, CorpusSpec, DatasetCard, parse_record
+from optaware.records import ChatModelRef, CorpusSpec, DatasetCard, parse_record, short_id
 from optaware.store import Store, environment
 from optaware.study._evidence import write_evidence
 from optaware.study._given import take_given_rows
@@ -65,10 +65,14 @@ def rewrite_one(
         if spec.given is not None:
             return take_given_rows(spec, task, splits.train, folder, splits.source)
         cache = store.chat_cache()
-        rewriter = open_chat(spec.rewriter, cache=cache, on_usage=on_usage)
+
+        def opened(ref: ChatModelRef) -> ChatModel:
+            return open_chat(ref, cache=cache, on_usage=on_usage, payer=short_id(spec))
+
+        rewriter = opened(spec.rewriter)
         same = spec.judge.model_copy(update=_SAMPLING) == spec.rewriter.model_copy(update=_SAMPLING)
-        judge = rewriter if same else open_chat(spec.judge, cache=cache, on_usage=on_usage)
-        panel = _panel(spec, judge, lambda ref: open_chat(ref, cache=cache, on_usage=on_usage))
+        judge = rewriter if same else opened(spec.judge)
+        panel = _panel(spec, judge, opened)
 
         def before_done() -> None:
             # What the texts alone tell costs seconds, so every corpus has it; the model's view is asked for by name.
