@@ -354,19 +354,58 @@ def disk(tmp_path_factory):
     return write_study(tmp_path_factory.mktemp("study"))
 
 
+def grid_choices(disk):
+    """A grid of four points, two of them stopped early, as a study writes it down."""
+    stopped = "stopped after evaluation {} (step {}): successive halving, place {} of {} by dev accuracy, {} went on"
+    points = [
+        ("lr 1e-05, batch_size 16", "done", 0.744, 0.511, "", 40_000),
+        ("lr 5e-06, batch_size 16", "pruned", 0.701, 0.566, stopped.format(6, 6000, 2, 2, 1), 12_000),
+        ("lr 1e-06, batch_size 16", "pruned", 0.556, 0.688, stopped.format(2, 2000, 3, 4, 2), 4_000),
+        ("lr 1e-06, batch_size 8", "diverged", None, None, "", 4_100),
+    ]
+    return [
+        {
+            "model": disk.study.models[0].to_json(),
+            "task": disk.study.tasks[0],
+            "method": disk.study.methods[0].display,
+            "variant": variant,
+            "seed": None,
+            "chosen": points[0][0],
+            "points": [
+                {
+                    "point": point,
+                    "state": state,
+                    "dev_accuracy": accuracy,
+                    "dev_loss": loss,
+                    "reason": reason,
+                    "forwards": made,
+                    "forwards_asked": 40_000,
+                    "runs": [f"{index:012x}"],
+                }
+                for index, (point, state, accuracy, loss, reason, made) in enumerate(points)
+            ],
+        }
+        for variant in ("original", "oat")
+    ]
+
+
 @pytest.fixture(scope="session")
 def report(disk):
-    return build(disk, disk.root / "report")
+    return build(disk, disk.root / "report", choices=grid_choices(disk))
 
 
 @pytest.fixture
 def make():
-    """`make.study(root, …)` writes a study, `make.run(disk, spec, state=…)` a run, `make.report(disk, out)` builds."""
+    """`make.study(root, …)` writes a study, `make.run(disk, spec, state=…)` a run, `make.report(disk, out)` builds.
+
+    `make.choices(disk)` is a grid as a study writes it down.
+    """
 
     class Make:
         study = staticmethod(write_study)
         run = staticmethod(write_run)
         report = staticmethod(build)
         spec = staticmethod(run_spec)
+        choices = staticmethod(grid_choices)
 
     return Make

@@ -19,7 +19,7 @@ def main() -> None:
     options = {"seeds": (0,), "tasks": ("sst2",), "methods": 1, "broken": False} if "one-seed" in sys.argv else {}
     disk = fixture.write_study(out, **options)
     started = time.perf_counter()
-    files = fixture.build(disk, out / "report")
+    files = fixture.build(disk, out / "report", choices=fixture.grid_choices(disk))
     print(files.html, f"{files.html.stat().st_size} bytes, {time.perf_counter() - started:.1f} s")
 
 

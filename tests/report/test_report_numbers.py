@@ -131,7 +131,8 @@ def test_energy_is_a_counter_s_or_unknown(report):
     text = report.markdown.read_text("utf-8")
     assert "| 4 Wh |" in text
     assert "| unknown |" in text
-    assert "other processes used the GPU too; the GPU board without the host (NVML)" in text
+    assert "Where it is known it is that of the GPU board without the host (NVML)." in text
+    assert "Unknown because: other processes used the GPU too." in text
     path = next(path for path in report.csv if path.name == "runs.csv")
     with path.open(encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["test_accuracy"]]

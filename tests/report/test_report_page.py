@@ -122,7 +122,8 @@ def test_the_same_records_give_the_same_bytes(disk, report, make, tmp_path):
     from optaware.report import build_report, load_report_corpus, load_report_run
 
     runs = [load_report_run(folder) for folder, _ in reversed(disk.runs)]
-    again = build_report(disk.study, runs, [load_report_corpus(path) for path in disk.corpora], tmp_path)
+    corpora = [load_report_corpus(path) for path in disk.corpora]
+    again = build_report(disk.study, runs, corpora, tmp_path, choices=make.choices(disk))
     names = ["report.html", "report.md", "contrasts.csv", "corpora.csv", "runs.csv"]
     for name in names:
         assert (tmp_path / name).read_bytes() == (report.html.parent / name).read_bytes(), name

@@ -122,3 +122,27 @@ def test_cells_in_full_precision(view, report):
     )
     assert float(found["accuracy"]) == first.cells[0].cell.accuracy.estimate
     assert {row["method"] for row in rows} >= {"zero-shot", "most frequent label"}
+
+
+def test_grids_say_what_was_stopped_and_what_choosing_took(report):
+    text = report.markdown.read_text("utf-8")
+    assert "4 of 8 points were stopped early and cannot be chosen" in text
+    assert re.search(
+        r"120\s?200 forward passes of a batch to choose by instead of 320\s?000", text.replace("&#8239;", "")
+    )
+    assert "judged after unequal numbers of forward passes" in text
+    path = next(path for path in report.csv if path.name == "choices.csv")
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["state"] for row in rows[:4]] == ["done", "pruned", "pruned", "diverged"]
+    assert "place 2 of 2" in rows[1]["reason"]
+    assert (rows[1]["forwards"], rows[1]["forwards_asked"], rows[1]["chosen"]) == ("12000", "40000", "False")
+    page = report.html.read_text("utf-8")
+    assert '<span class="tag pruned">pruned</span> stopped after evaluation 6' in page
+
+
+def test_grids_of_an_earlier_version_are_shown_without_their_cost(disk):
+    from optaware.report._choosing import choosing
+
+    points = [{"point": "lr 1", "state": "done", "dev_accuracy": 0.5, "dev_loss": 1.0, "runs": []}]
+    assert choosing([{"method": "ZO", "points": points}]) == ()

@@ -12,7 +12,7 @@ from optaware.report._curves import CurveGroup
 from optaware.report._plots import SERIES, dash_of
 from optaware.report._tradeoff import Tradeoff
 from optaware.report._view import View, run_task
-from optaware.report._words import duration, energy, memory, number, p_value, percent, points, reason_words, span
+from optaware.report._words import duration, energy, memory, number, p_value, percent, points, reason_words, rough, span
 
 __all__ = ["Plots", "render_html", "render_markdown"]
 
@@ -33,6 +33,7 @@ _FILTERS = {
     "span": span,
     "p": p_value,
     "energy": energy,
+    "rough": rough,
     "number": number,
     "memory": memory,
     "duration": duration,

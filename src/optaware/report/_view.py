@@ -97,6 +97,8 @@ class View:
     equal_cost: tuple[str, ...]
     """Which variants had as many rewrites a row; empty where none had several."""
     costs: tuple[Cost, ...]
+    energy: tuple[str, ...]
+    """Where the known figures of energy come from, and why others are unknown."""
     machines: tuple[Machine, ...]
     runs: tuple[RunRow, ...]
     answers: tuple[Answer, ...]
@@ -136,6 +138,7 @@ def make_view(
     found = families(study, collected)
     cells = {arm.key: cell(arm) for arm in collected.arms}
     corpus_views = [corpus_view(corpus) for corpus in corpora]
+    costs = tuple(_costs(collected))
     return View(
         study=study,
         study_id=study_id,
@@ -147,7 +150,8 @@ def make_view(
         collected=collected,
         corpora=tuple(corpus_views),
         equal_cost=equal_cost(corpora),
-        costs=tuple(_costs(collected)),
+        costs=costs,
+        energy=_energy_notes(costs),
         machines=tuple(_machines(collected.runs)),
         runs=tuple(_run_row(run, collected) for run in collected.runs),
         answers=answers(study, found, collected),
@@ -222,6 +226,13 @@ def _energy(found: Sequence[Energy]) -> dict[str, Any]:
         sources = sorted({_SOURCES[each.source] for each in found if each.source is not None})
         return {"joules": median(known), "energy_why": " and ".join(sources)}
     return {"joules": None, "energy_why": "; ".join(dict.fromkeys(each.why for each in found if each.joules is None))}
+
+
+def _energy_notes(costs: Sequence[Cost]) -> tuple[str, ...]:
+    known = dict.fromkeys(cost.energy_why for cost in costs if cost.joules is not None)
+    unknown = dict.fromkeys(cost.energy_why for cost in costs if cost.joules is None)
+    said = [f"Where it is known it is that of {'; '.join(known)}."] if known else []
+    return (*said, *([f"Unknown because: {'; '.join(unknown)}."] if unknown else []))
 
 
 def _machines(runs: Sequence[ReportRun]) -> list[Machine]:

@@ -15,6 +15,7 @@ __all__ = [
     "percent",
     "points",
     "reason_words",
+    "rough",
     "short_reason",
     "span",
     "word_diff",
@@ -56,6 +57,11 @@ def number(value: float | None, digits: int = 3) -> str:
     if float(value).is_integer() and abs(value) < 1e15:
         return f"{int(value):,}".replace(",", "\u202f").replace("-", _MINUS)
     return f"{value:.{digits}g}".replace("-", _MINUS)
+
+
+def rough(value: int | None) -> str:
+    """A count that is an estimate, with two significant digits."""
+    return "–" if value is None else number(round(value, 2 - len(str(value))))
 
 
 def memory(size: int) -> str:
