@@ -161,6 +161,26 @@ def test_steps_without_a_finite_loss_are_skipped_counted_and_end_as_diverged(kit
         assert go(kit, spec, tmp_path / name, scorer=Dead)[0].outcome == "diverged"
 
 
+def test_a_run_without_a_finite_dev_loss_has_diverged_and_nan_is_never_the_best(kit: Any, tmp_path: Path) -> None:
+    def scorer(losses: list[float | None]) -> Any:
+        given = iter(losses)
+
+        class Scripted(kit.Scorer):  # type: ignore[name-defined, misc]
+            def predict(self, rows: Any, objective: str) -> Any:
+                return [], super().predict(rows, objective)[1].model_copy(update={"loss": next(given)})
+
+        return Scripted
+
+    spec = kit.run_spec(METHODS["low-rank"], steps=4, eval_every=1)
+    for dead in (None, float("nan"), float("inf")):
+        folder = tmp_path / str(dead)
+        outcome, _ = go(kit, spec, folder, scorer=scorer([dead] * 4))
+        assert (outcome.outcome, outcome.dev, outcome.steps) == ("diverged", None, 4)
+        assert "no evaluation on the dev rows had a finite loss" in outcome.detail
+    outcome, _ = go(kit, spec, tmp_path / "mixed", scorer=scorer([float("nan"), 3.0, float("nan"), float("-inf")]))
+    assert (outcome.outcome, outcome.best_step, outcome.dev.loss) == ("done", 2, 3.0)
+
+
 def test_arms_see_the_same_rows(kit: Any, tmp_path: Path) -> None:
     orders: dict[str, list[list[str]]] = {name: [] for name in METHODS}
     for name, order in orders.items():

@@ -120,10 +120,24 @@ class OptionScorer:
         results: list[list[float]] = [[] for _ in examples]
         with evaluating(self.model):
             for indices in self._buckets(examples, tokens_per_batch or self.tokens_per_batch):
-                scores = self.option_logprobs([examples[index] for index in indices]).tolist()
+                scores = self._with_room([examples[index] for index in indices])
                 for index, row in zip(indices, scores, strict=True):
                     results[index] = row[: len(examples[index].option_ids)]
         return results
+
+    def _with_room(self, batch: Sequence[EncodedExample]) -> list[list[float]]:
+        """Scores of a batch; where memory does not suffice, of its halves, and of smaller batches from then on."""
+        try:
+            return self.option_logprobs(batch).tolist()
+        except torch.OutOfMemoryError:
+            if len(batch) == 1:
+                raise
+        # Outside of the handler: the error's traceback holds the tensors that are in the way.
+        self.tokens_per_batch = max(1, self.tokens_per_batch // 2)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        half = len(batch) // 2
+        return [*self._with_room(batch[:half]), *self._with_room(batch[half:])]
 
     def predict(self, examples: Sequence[EncodedExample], objective: Objective) -> tuple[list[Prediction], Score]:
         """Score all examples; the prediction is the option of the highest score, the first of equals.

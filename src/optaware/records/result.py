@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from optaware.records._base import Record
 from optaware.records.example import DataSource
@@ -31,7 +32,13 @@ class Score(Record):
 
     accuracy: float
     loss: float | None
+    """None where it is not finite: such a score is never the best of several."""
     n: int
+
+    @field_validator("loss")
+    @classmethod
+    def _finite(cls, loss: float | None) -> float | None:
+        return None if loss is None or not math.isfinite(loss) else loss
 
 
 class Interval(Record):

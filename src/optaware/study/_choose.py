@@ -230,6 +230,8 @@ def _score(tries: Sequence[RunSpec], store: Store, failed: frozenset[str]) -> tu
         state = next((result.outcome for result in results if result.outcome != "done"), "failed")
         return state, None, None
     scored = [result.dev for result in results if result.dev is not None]
+    if any(score.loss is None for score in scored):  # an accuracy of scores that are no numbers says nothing
+        return "diverged", None, None
     losses = [score.loss for score in scored if score.loss is not None]
     loss = sum(losses) / len(losses) if len(losses) == len(scored) else None
     return "done", sum(score.accuracy for score in scored) / len(scored), loss

@@ -9,7 +9,7 @@ from typing import Any
 
 from optaware._io import lock, read_jsonl, remove_half_files, write_json
 from optaware.data import load_corpus
-from optaware.errors import InputError, OptawareError, StoppedBySignal
+from optaware.errors import InputError, ModelError, OptawareError, StoppedBySignal
 from optaware.records import Example, Prediction, RunResult, RunSpec, RunStatus, ZeroShot
 from optaware.store import RunFolder, Store, environment
 from optaware.study._run_metrics import run_metrics
@@ -204,7 +204,13 @@ def _run_on_rows(
     predictions: list[Prediction] = []
     test = None
     if spec.score_test:
-        predictions, test = evaluate(scorer, encoded(splits.test), task.loss, folder.predictions)
+        try:
+            predictions, test = evaluate(scorer, encoded(splits.test), task.loss, folder.predictions)
+        except ModelError as error:
+            if outcome.outcome != "diverged" or error.code != "score-not-finite":
+                raise
+            # A run that has diverged has no weights worth a score; that is its result, and no failure.
+            outcome = outcome.model_copy(update={"detail": f"{outcome.detail}; no test score: it is not finite"})
     memory = max(outcome.peak_memory_bytes, peak_memory_bytes(loaded.model))
     if test is not None:
         _log.info("test accuracy %.4f on %d rows", test.accuracy, test.n)

@@ -183,6 +183,8 @@ class _Run:
         self.steps_log = self.stack.enter_context(JsonlAppender(self.folder.steps, sync=False))
         self.evals_log = self.stack.enter_context(JsonlAppender(self.folder.evals))
         self.journal = self._open_journal()
+        if (room := getattr(self.learner, "room", None)) is not None:
+            room.most_rows = self.progress.most_rows
         share_queries(self.learner, {"spec": self.identity["spec"] or "", "step": str(self.progress.step)})
 
     def _left(self) -> Left | None:
@@ -287,11 +289,22 @@ class _Run:
         result = self.learner.step(step, split(rows, self.schedule.accumulation))
         seconds = time.perf_counter() - started
         self.progress = self.progress.after_step(result, seconds)
+        self._note_room(step)
         if self.journal is not None:
             self.journal.append(result.kept or result.coefficients)
         record = self._step_record(result, len(rows), seconds)
         self.steps_log.append(record.to_json())
         self.on_event(StepEvent(record, self.schedule.steps))
+
+    def _note_room(self, step: int) -> None:
+        """Record that memory did not suffice for all rows of a part at once."""
+        most = getattr(getattr(self.learner, "room", None), "most_rows", None)
+        if most != self.progress.most_rows:
+            self.progress = self.progress.with_(most_rows=most)
+            if self.folder.resolved.exists():
+                found = read_json(self.folder.resolved)
+                told = [*found.get("out_of_memory", []), {"step": step, "most_rows": most}]
+                write_json(self.folder.resolved, {**found, "out_of_memory": told})
 
     def _repeat(self, step: int) -> None:
         """Make a step of the journal again; its row in the log stays as it was."""
@@ -312,6 +325,7 @@ class _Run:
             forwards=self.progress.forwards,
             skipped=result.skipped,
             step_s=seconds,
+            metrics={} if self.progress.most_rows is None else {"rows at once": float(self.progress.most_rows)},
         )
 
     def _evaluate(self) -> None:
@@ -321,6 +335,7 @@ class _Run:
         better = False
         if self.dev_rows:
             _, score = self.scorer.predict(self.dev_rows, self.objective)
+            score = score.model_copy(update={"loss": finite_or_none(score.loss)})
             better = self.progress.is_better(score)
             self.progress = self.progress.after_evaluation(score, time.perf_counter() - started)
         patience = self.schedule.patience
@@ -356,7 +371,7 @@ class _Run:
 
     def finish(self) -> TrainOutcome:
         """Put the chosen weights into the model and say how it went."""
-        progress = self.progress
+        progress = self._judged()
         peak = peak_memory_bytes(self.loaded.model)  # before the chosen weights are read: that is no part of training
         chosen = self.last if progress.best_step is None else self.best
         weights = chosen.load("weights")
@@ -381,6 +396,16 @@ class _Run:
             outcome="diverged" if progress.ended == "diverged" else "done",
             detail=progress.detail,
         )
+
+    def _judged(self) -> Progress:
+        """What the run counts as: without one finite dev loss it has diverged, however its training losses looked."""
+        progress = self.progress
+        if self.dev_rows and progress.best is None and progress.ended == "done":
+            progress = progress.with_(ended="diverged", detail="no evaluation on the dev rows had a finite loss")
+        if progress.most_rows is not None:
+            told = f"out of memory: at most {progress.most_rows} rows at once"
+            progress = progress.with_(detail=f"{progress.detail}; {told}" if progress.detail else told)
+        return progress
 
 
 def _cut(path: Path, step: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 from optaware.records import Record, Score
@@ -22,6 +23,8 @@ class Progress(Record):
     evaluations_since_best: int = 0
     best_step: int | None = None
     best: Score | None = None
+    most_rows: int | None = None
+    """Rows that go through the model at once, after more had no room."""
     ended: Literal["", "done", "diverged"] = ""
     detail: str = ""
 
@@ -41,7 +44,7 @@ class Progress(Record):
 
     def is_better(self, score: Score) -> bool:
         """Whether a score has a lower loss than the best one (a tie keeps the earlier)."""
-        if score.loss is None:
+        if score.loss is None or not math.isfinite(score.loss):
             return False
         return self.best is None or self.best.loss is None or score.loss < self.best.loss
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from optaware.train._room import Room
 from optaware.train._seeds import derive_seed, generator
 from optaware.train._types import Loss, StepResult
 from optaware.train.directions.gaussian import gaussian_noise
@@ -72,6 +73,7 @@ class PlainMeZO:
         self.model, self.loss = model, loss
         self.lr, self.eps, self.weight_decay = lr, eps, weight_decay
         self.queries, self.seed, self.noise = queries, seed, noise
+        self.room = Room()
 
     def perturb(self, seed: int, scale: float) -> None:
         """`θ ← θ + scale·z(seed)`, in place."""
@@ -79,9 +81,11 @@ class PlainMeZO:
             parameter.data.add_(self.noise(seed, name, parameter), alpha=scale)
 
     def batch_loss(self, parts: Sequence[Sequence[EncodedExample]]) -> float:
-        """Mean loss over a batch given in parts."""
+        """Mean loss over a batch given in parts; in smaller ones where memory does not suffice."""
         size = sum(len(part) for part in parts)
-        return sum(float(self.loss(part)) * len(part) / size for part in parts)
+        return self.room.within(
+            parts, lambda pieces: sum(float(self.loss(piece)) * len(piece) / size for piece in pieces)
+        )
 
     @torch.no_grad()
     def step(self, step: int, parts: Sequence[Sequence[EncodedExample]]) -> StepResult:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from optaware.errors import ModelError, Problem
 from optaware.train._losses import BatchLoss
+from optaware.train._room import Room
 from optaware.train._seeds import derive_seed
 from optaware.train._types import Loss, StepResult
 from optaware.train.directions import Direction
@@ -70,17 +71,18 @@ class ZerothOrderLearner:
         self.direction, self.estimator, self.update = direction, estimator, update
         self.queries, self.seed, self.most_copies = queries, seed, most_copies
         self._settings = settings or (lambda step: Settings(update.lr, estimator.eps, queries))
+        self.room = Room()
         self._prepared = False
 
     @torch.no_grad()
     def step(self, step: int, parts: Sequence[Sequence[EncodedExample]]) -> StepResult:
         """Probe and move; a step without a finite probe moves nothing."""
         if not self._prepared:
-            self._prepare(parts[0])
+            self.room.within(parts, lambda pieces: self._prepare(pieces[0]))
         now = self._settings(step)
         self.direction.begin(step)
         seeds = probe_seeds(self.seed, step, now.queries)
-        loss = BatchLoss(self.loss, parts, self.most_copies)
+        loss = BatchLoss(self.loss, parts, self.most_copies, self.room)
         probe = self.estimator.estimate(self.direction, loss, seeds, now.eps)
         moved = self.update.apply(self.direction, probe, now.lr)
         return StepResult(

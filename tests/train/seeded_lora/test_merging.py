@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from optaware.errors import InputError
+from optaware.errors import DivergedError, InputError
 from optaware.records import Score, SeededLoRA
 from optaware.train.merging import (
     Adapter,
@@ -172,6 +173,43 @@ def test_weights_that_do_harm_are_not_kept() -> None:
         1,
     )
     assert learned(plain([[1.0]], [[0.0]]), validation, steps=20, lr=0.3).weights == (0.5, 0.5)
+
+
+def not_a_number(first: float, second: float) -> Validation:
+    """Adapters with anything of the second expert have scores that are no numbers, and an accuracy by chance."""
+
+    def score(adapter: Adapter) -> Score:
+        broken = float(adapter.layers["q"].delta()[0, 0]) < 1
+        return Score(accuracy=second if broken else first, loss=math.nan if broken else 1.0, n=4)
+
+    return Validation(score, lambda weights, step: (1.0, torch.full_like(weights, math.nan)), 4)
+
+
+def test_what_has_no_finite_loss_is_never_chosen_however_right_it_looks() -> None:
+    experts, validation = plain([[1.0]], [[0.0]]), not_a_number(0.5, 1.0)
+    assert greedy_soup(experts, validation).weights == (1.0, 0.0)
+    assert greedy_soup(experts[::-1], validation).weights == (0.0, 1.0)
+    assert validation_softmax(experts, validation, 1.0).weights == (1.0, 0.0)
+    assert scaled(experts, validation, [0.5, 1.0, 2.0]).weights == (1.0, 1.0)
+
+
+def test_a_gradient_that_is_not_finite_ends_the_search_with_weights_that_are() -> None:
+    finite = Validation(lambda adapter: Score(accuracy=0.5, loss=1.0, n=1), not_a_number(0, 0).gradient, 1)
+    found = learned(plain([[1.0]], [[0.0]]), finite, steps=20, lr=0.3)
+    assert found.weights == (0.5, 0.5)
+    assert found.trace[0] == {"step": 1.0, "loss": None}
+
+
+def test_where_nothing_has_a_finite_loss_nothing_is_chosen() -> None:
+    experts, dead = plain([[0.5]], [[0.0]]), not_a_number(0.5, 1.0)
+    for search in (
+        lambda: greedy_soup(experts, dead),
+        lambda: validation_softmax(experts, dead, 1.0),
+        lambda: scaled(experts, dead, [0.5, 1.0]),
+        lambda: learned(experts, dead, steps=2, lr=0.1),
+    ):
+        with pytest.raises(DivergedError, match="no choice of them has a finite loss"):
+            search()
 
 
 def test_an_empty_validation_mix_is_refused() -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from optaware.train._room import Room
 from optaware.train._seeds import derive_seed
 from optaware.train._types import Loss, StepResult
 
@@ -53,6 +54,7 @@ class AdamWLearner:
     ) -> None:
         self.model, self.loss, self.seed = model, loss, seed
         self.max_grad_norm = max_grad_norm
+        self.room = Room()
         self.parameters = {name: each for name, each in model.named_parameters() if each.requires_grad}
         self.masters = {
             name: parameter.data.float().requires_grad_() if parameter.dtype.itemsize < 4 else parameter
@@ -65,6 +67,19 @@ class AdamWLearner:
 
     def step(self, step: int, parts: Sequence[Sequence[EncodedExample]]) -> StepResult:
         """Sum the gradients of the parts and make one update; without a finite loss and gradient, none."""
+        total = self.room.within(parts, lambda pieces: self._gradient(step, pieces))
+        norm = float(torch.nn.utils.get_total_norm(self._gradients()))
+        usable = math.isfinite(total) and math.isfinite(norm)
+        if usable:
+            self._update(norm)
+        self._clear()
+        forwards = 3  # a forward and a backward pass, which counts as two more
+        return StepResult(
+            total if math.isfinite(total) else None, forwards, not usable, (), norm if math.isfinite(norm) else None
+        )
+
+    def _gradient(self, step: int, parts: Sequence[Sequence[EncodedExample]]) -> float:
+        """Loss of the batch; its gradient is in the parameters (or their copies) afterwards."""
         size = sum(len(part) for part in parts)
         self._clear()
         total = 0.0
@@ -76,15 +91,7 @@ class AdamWLearner:
                 loss.backward()  # type: ignore[no-untyped-call]
                 total += float(loss.detach())
                 self._collect()
-        norm = float(torch.nn.utils.get_total_norm(self._gradients()))
-        usable = math.isfinite(total) and math.isfinite(norm)
-        if usable:
-            self._update(norm)
-        self._clear()
-        forwards = 3  # a forward and a backward pass, which counts as two more
-        return StepResult(
-            total if math.isfinite(total) else None, forwards, not usable, (), norm if math.isfinite(norm) else None
-        )
+        return total
 
     def _gradients(self) -> list[Tensor]:
         return [each.grad for each in self.masters.values() if each.grad is not None]

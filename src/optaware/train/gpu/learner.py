@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
+from optaware.train._room import Room
 from optaware.train._types import StepResult
 from optaware.train.gpu._batch import Batch, Filler, Shape, make_batch, shape_of
 from optaware.train.gpu._dense import Dense
@@ -108,6 +109,8 @@ class FusedLearner:
         self._captured: dict[tuple[str, Any], Any] = {}
         self._pool: Any = None
         self._ready: tuple[int, Tensor] | None = None
+        self.room = Room()
+        self._moving = False
 
     # -- one step ------------------------------------------------------------------------------------------------------
 
@@ -115,12 +118,7 @@ class FusedLearner:
     def step(self, step: int, parts: Sequence[Sequence[EncodedExample]]) -> StepResult:
         """Probe and move; a step without a finite probe moves nothing. The host waits once, at the end."""
         now = self._settings(step)
-        self._begin(step, now)
-        if now.queries == 1 and len(parts) == 1:
-            self._whole(parts[0])
-        else:
-            self._probe_all(now.queries, parts)
-            self._update(now.queries)
+        self.room.within(parts, partial(self._probe_and_move, step, now), self._may_begin_again)
         self._ready = self._keys(step + 1)  # drawn up while the device works
         self.weights_of.foresee(step + 1)
         found = self.frame.results.tolist()
@@ -158,6 +156,21 @@ class FusedLearner:
         self._begin(step, now if eps is None else replace(now, eps=eps))
         self._probe_all(now.queries, parts)
         return self.frame.results[: 2 * now.queries].tolist()
+
+    def _probe_and_move(self, step: int, now: Settings, parts: Sequence[Sequence[EncodedExample]]) -> None:
+        self._moving = True  # a new period of V merges what was learnt into the weights
+        self._begin(step, now)
+        self._moving = False
+        if now.queries == 1 and len(parts) == 1:
+            self._whole(parts[0])
+        else:
+            self._probe_all(now.queries, parts)
+            self._update(now.queries)
+
+    def _may_begin_again(self) -> bool:
+        """After "out of memory": free what the graphs hold; a step that was writing weights cannot be made again."""
+        self.forget()
+        return not self._moving
 
     def _probe_all(self, queries: int, parts: Sequence[Sequence[EncodedExample]]) -> None:
         size = sum(len(part) for part in parts)
@@ -204,6 +217,7 @@ class FusedLearner:
         def run() -> None:
             self._add_losses(batch)
             self.frame.close(1)
+            self._moving = True
             self.weights_of.move(1)
 
         self._run(("step", batch.shape), run)
@@ -211,6 +225,7 @@ class FusedLearner:
     def _update(self, queries: int) -> None:
         def run() -> None:
             self.frame.close(queries)
+            self._moving = True
             self.weights_of.move(queries)
 
         self._run(("update", queries), run)

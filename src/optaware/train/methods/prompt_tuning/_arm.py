@@ -183,7 +183,8 @@ class Arm:
             current=self.adam.prompt.clone(),
         )
         trials, unusable = self._ask(history)
-        chosen = min(trials, key=_trial_loss) if trials else None
+        finite = [trial for trial in trials if trial[0].loss is not None]
+        chosen = min(finite, key=_trial_loss) if finite else None
         taken = chosen is not None and (
             self.method.accept == "always" or soft is None or _or_inf(chosen[0].loss) < _or_inf(soft.loss)
         )
@@ -246,9 +247,9 @@ class Arm:
         return score
 
     def _keep(self, prompt: Tensor, score: Score) -> None:
-        if self.state.best is None or _or_inf(score.loss) < self.state.best:
+        if score.loss is not None and (self.state.best is None or score.loss < self.state.best):
             self.best.copy_(prompt)
-            self._update(best=score.loss if score.loss is not None else 1e30)
+            self._update(best=score.loss)
 
     def _earlier(self) -> dict[tuple[int, ...], Candidate]:
         """What earlier rounds proposed, from the recording on disk."""

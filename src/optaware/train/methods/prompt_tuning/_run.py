@@ -79,7 +79,7 @@ def run(
     state = arm.state
     return RunResult(
         run_id=folder.run_id,
-        outcome="done" if test.loss is not None and math.isfinite(test.loss) else "diverged",
+        outcome="done" if test.loss is not None and dev.loss is not None else "diverged",
         test=test,
         dev=dev,
         best_step=state.step,

@@ -234,9 +234,11 @@ class _Work:
             n=sum(score.n for score in scores),
         )
         steps = sum(int(cost["steps"]) for cost in costs)
+        unusable = [name for name, score in (("test", test), ("dev", dev)) if score is not None and score.loss is None]
+        said = f"; no finite loss on the {' and '.join(unusable)} rows" if unusable else ""
         return RunResult(
             run_id=self.folder.run_id,
-            outcome="done",
+            outcome="diverged" if unusable else "done",
             test=test,
             dev=dev,
             best_step=steps,
@@ -251,7 +253,7 @@ class _Work:
             model_sha256=self.bench.loaded.sha256,
             data_source=self.bench.rows.source(),
             metrics=figures,
-            detail="test accuracy is the mean over the mixture's tasks",
+            detail=f"test accuracy is the mean over the mixture's tasks{said}",
         )
 
     def _step_time(self, specs: Sequence[ExpertSpec]) -> float | None:
