@@ -1,6 +1,7 @@
 /* Stands between a program and the disk (LD_PRELOAD): counts the calls that change files below one folder, and at the
    one that is asked for kills the process, or says from then on that the disk is full or the folder read-only; or
-   writes down every call with its data, from which the state of a disk after a power loss can be worked out.
+   writes down every call with its data, from which the state of a disk after a power loss can be worked out. It can
+   also let the time of day jump.
 
    Built and driven by _disk.py. Disarmed it changes nothing. */
 #define _GNU_SOURCE
@@ -16,7 +17,9 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { OFF, KILL, FULL, LOG, COUNT };
@@ -225,4 +228,37 @@ int fsync(int fd) {
     if (mode == OFF || !path_of(fd, path) || !below(path)) return (int)syscall(SYS_fsync, fd);
     CHANGE(1, SYNC, path, 0, 0, mode == LOG ? 0 : syscall(SYS_fsync, fd))
 }
+/* The time of day jumps by up to six hours at every 50th look at it; the monotonic clock does not. */
+static unsigned int clock_seed = 0;
+static long clock_looks = 0, clock_moved = 0;
+void torture_clock(unsigned int seed) { clock_seed = seed; }
+
+static long moved_by(void) {
+    if (!clock_seed) return 0;
+    if (__atomic_add_fetch(&clock_looks, 1, __ATOMIC_SEQ_CST) % 50 == 1) {
+        clock_seed = clock_seed * 1103515245u + 12345u;
+        if (!clock_seed) clock_seed = 1;
+        clock_moved = (long)(clock_seed >> 8) % 43200 - 21600;
+    }
+    return clock_moved;
+}
+int clock_gettime(clockid_t which, struct timespec *out) {
+    int done = (int)syscall(SYS_clock_gettime, which, out);
+    if (!done && (which == CLOCK_REALTIME || which == CLOCK_REALTIME_COARSE)) out->tv_sec += moved_by();
+    return done;
+}
+int gettimeofday(struct timeval *restrict out, void *restrict zone) {
+    struct timespec now;
+    (void)zone;
+    int done = clock_gettime(CLOCK_REALTIME, &now);
+    if (!done) { out->tv_sec = now.tv_sec; out->tv_usec = now.tv_nsec / 1000; }
+    return done;
+}
+time_t time(time_t *out) {
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    if (out) *out = now.tv_sec;
+    return now.tv_sec;
+}
+
 int fdatasync(int fd) { return fsync(fd); }

@@ -18,11 +18,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-__all__ = ["Change", "Disk", "arm", "changes_so_far", "preload", "read_changes"]
+__all__ = ["Change", "Disk", "arm", "build", "changes_so_far", "jump_clock", "preload", "read_changes"]
 
 _SOURCE = Path(__file__).with_name("_disk.c")
 _MODES = {"off": 0, "kill": 1, "full": 2, "log": 3, "count": 4}
 _HEAD = struct.Struct("<cHHqI")
+
+
+def build(folder: Path) -> Path:
+    """Compile the shim into a folder; its path."""
+    library = folder / "disk.so"
+    folder.mkdir(parents=True, exist_ok=True)
+    command = ["cc", "-O1", "-shared", "-fPIC", "-o", str(library), str(_SOURCE), "-ldl", "-lpthread"]
+    subprocess.run(command, check=True)
+    return library
 
 
 def preload(folder: Path) -> None:
@@ -34,9 +43,7 @@ def preload(folder: Path) -> None:
     library = folder / "disk.so"
     if os.environ.get("LD_PRELOAD") == str(library):
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    build = ["cc", "-O1", "-shared", "-fPIC", "-o", str(library), str(_SOURCE), "-ldl", "-lpthread"]
-    subprocess.run(build, check=True)
+    build(folder)
     os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, "LD_PRELOAD": str(library)})
 
 
@@ -67,6 +74,11 @@ def changes_so_far() -> int:
     count = ctypes.CDLL(None).torture_count
     count.restype = ctypes.c_long
     return int(count())
+
+
+def jump_clock(seed: int) -> None:
+    """From now on, in this process, the time of day jumps by up to six hours, back and forth."""
+    ctypes.CDLL(None).torture_clock(ctypes.c_uint(seed))
 
 
 @dataclass(frozen=True)

@@ -74,6 +74,7 @@ class Endpoint:
         os.waitpid(self.pid, 0)
 
     def _serve(self, writer: int) -> None:
+        parent = os.getppid()
         os.setsid()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
@@ -98,5 +99,6 @@ class Endpoint:
             self.base_url = server.base_url
             os.write(writer, f"{server.base_url}\n".encode())
             os.close(writer)
-            while True:
-                time.sleep(3600)
+            while os.getppid() == parent:
+                time.sleep(1)
+        os._exit(0)

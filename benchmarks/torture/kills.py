@@ -7,6 +7,8 @@ report are compared with those of an undisturbed one.
     python benchmarks/torture/kills.py --count 200            # all ways of running, about 40 minutes on one core
     python benchmarks/torture/kills.py --count 10 --only in-process
 
+    python benchmarks/torture/kills.py --signal TERM --count 40   # told to stop, as by a scheduler; INT: as by Ctrl-C
+
 Ways of running: `in-process` and `subprocess` with processes forked from one that has imported everything (each kill
 thus costs seconds, and all code from the first argument on is the real one), and `in-process-cold`, `subprocess-cold`
 and `ray`, in which every process starts from nothing. Where there are workers, the driver, one worker or all at once
@@ -86,6 +88,7 @@ class Chain:
     log: Path
     endpoint: Endpoint
     draw: random.Random
+    number: signal.Signals = signal.SIGKILL
     kills: int = 0
     targets: Counter[str] = field(default_factory=Counter)
     stages: Counter[str] = field(default_factory=Counter)
@@ -99,7 +102,7 @@ class Chain:
         while not self.faults:
             process = self.way.start(self.store, self.log)
             if not self._disturb(process, most):
-                code = self._end_of(process)
+                code = self._end_of(process)  # once more where `_stop` has seen it
                 if code == 0:
                     return
                 if code not in ENDED:
@@ -120,6 +123,8 @@ class Chain:
         while self.kills < most:
             if not self._alive_until_the_moment(process):
                 return False
+            if self.number != signal.SIGKILL:
+                return self._stop(process)
             target = self._target(process)
             if target == "worker":
                 continue
@@ -156,6 +161,19 @@ class Chain:
         self.kills += 1
         self.targets[target] += 1
         return target
+
+    def _stop(self, process: Process) -> bool:
+        """Tell the driver to stop; whether it did."""
+        self.stages[stage(self.store)] += 1
+        process.send_signal(self.number)
+        self.kills += 1
+        self.targets["driver"] += 1
+        code = self._end_of(process)
+        # Before it could listen, the signal ends it as any program.
+        if code not in (0, 3, -self.number) and not (self.number == signal.SIGINT and code == 130):
+            self.faults.append(f"{self.way.name}: told to stop, it ended with {code}, see {self.log}")
+        self._note()
+        return code != 0
 
     def _note(self) -> None:
         self.snapshots.append((len(self.endpoint.arrivals()), held_replies(self.store)))
@@ -282,8 +300,10 @@ def main() -> int:
     """Run the campaign."""
     parser = options(__doc__, 200, "kills in all")
     parser.add_argument("--only", nargs="+", choices=SHARES, default=list(SHARES), help="these ways of running")
+    parser.add_argument("--signal", choices=["KILL", "TERM", "INT"], default="KILL", help="how it is ended")
     given = parser.parse_args()
-    campaign = Campaign("kills", given)
+    number = signal.Signals[f"SIG{given.signal}"]
+    campaign = Campaign("kills" if number == signal.SIGKILL else f"stops_{given.signal.lower()}", given)
     total = sum(SHARES[name] for name in given.only)
     with arena(campaign.work, given.only) as (endpoint, way_of):
         for name in given.only:
@@ -294,12 +314,8 @@ def main() -> int:
                 if campaign.has(key):
                     continue
                 way = way or way_of(name)
-                _one(
-                    campaign,
-                    Chain(way, campaign.work / "store", campaign.work / "study.log", endpoint, campaign.random(key)),
-                    key,
-                    left,
-                )
+                places = campaign.work / "store", campaign.work / "study.log"
+                _one(campaign, Chain(way, *places, endpoint, campaign.random(key), number), key, left)
     rows = [_row(name, [row for row in campaign.rows if row["way"] == name]) for name in given.only]
     notes = [
         "compared: every record (JSON without times, memory and process ids; other files by their bytes), the reply "
