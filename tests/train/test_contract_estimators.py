@@ -215,6 +215,18 @@ def test_senseless_combinations_are_refused_with_all_reasons() -> None:
         MeZO(estimator="one-sided", normalise=True)
 
 
+@pytest.mark.parametrize("kind", sorted(exported(estimators, "estimate"), key=lambda each: each.__name__))
+@pytest.mark.parametrize("eps", [0.0, -1e-3, math.inf, math.nan])
+def test_a_perturbation_scale_that_tells_no_points_apart_is_refused(kind: Any, eps: float) -> None:
+    from optaware.errors import InputError
+
+    with pytest.raises(InputError, match="eps-not-positive"):
+        kind(eps)
+    for field in ("eps", "lr"):
+        with pytest.raises(ValueError, match=field):
+            MeZO(**{field: eps if field == "eps" else math.inf})
+
+
 def test_schedules_are_functions_of_the_step() -> None:
     from optaware.train.schedules import settings_at
 

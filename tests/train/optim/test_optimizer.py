@@ -184,6 +184,21 @@ def test_a_saved_state_goes_on_to_the_same_bits(model: Any, tiny_model_dir: Path
     assert again.forwards == optimizer.forwards == 28
 
 
+def test_a_state_of_other_processes_goes_on_and_says_how_many_they_were(model: Any, tiny_model_dir: Path) -> None:
+    """Each had a batch of its own; what they had learnt is the same everywhere, so any number may take it up."""
+    optimizer = run(model, batches(2), ZerothOrder(model, "fast", lr=1e-3))
+    state = optimizer.state_dict()
+    assert state["zeroth_order"]["processes"] == 1
+    state["zeroth_order"]["processes"] = 4
+    other = AutoModelForCausalLM.from_pretrained(tiny_model_dir)
+    other.load_state_dict(model.state_dict())
+    again = ZerothOrder(other, "fast", lr=1e-3)
+    again.load_state_dict(state)
+    for one, its in ((model, optimizer), (other, again)):
+        run(one, batches(2), its)
+    assert same(weights(model), weights(other))
+
+
 def test_a_state_of_something_else_is_refused(model: Any) -> None:
     state = ZerothOrder(model, "fast").state_dict()
     with pytest.raises(InputError, match="optimizer-state-foreign"):

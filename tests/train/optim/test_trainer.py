@@ -115,6 +115,31 @@ def test_accumulation_is_the_large_batch(tiny_model_dir: Path, tmp_path: Path) -
     assert second["forward_passes"] == 4
 
 
+def test_schedules_of_the_method_run_over_the_trainer_s_steps(tiny_model_dir: Path, tmp_path: Path) -> None:
+    args = TrainingArguments(**arguments(tmp_path, max_steps=-1, num_train_epochs=1, logging_steps=1))
+    method = Fast(queries=3, query_schedule="linear", eps_schedule="linear")
+    made = ZOTrainer(model=load(tiny_model_dir), args=args, train_dataset=rows(16), method=method)
+    made.train()
+    passes = [row["forward_passes"] for row in made.state.log_history if "loss" in row]
+    assert passes == [2, 6, 10, 16]  # 1, 2, 2 and 3 queries
+    assert made._zeroth_order._eps == pytest.approx(0.1 * method.eps)
+
+
+def test_a_loss_of_the_step_before_is_that_of_the_large_batch(tiny_model_dir: Path, tmp_path: Path) -> None:
+    """One-point estimates with residual feedback: the parts of a step are compared with those of the step before."""
+    probes = []
+    for changes in ({"per_device_train_batch_size": 8}, {"gradient_accumulation_steps": 4}):
+        args = TrainingArguments(**arguments(tmp_path, **{"max_steps": 2, "per_device_train_batch_size": 2} | changes))
+        method = Fast(estimator="one-point-residual", queries=2)
+        made = ZOTrainer(model=load(tiny_model_dir), args=args, train_dataset=rows(24), method=method)
+        made.train()
+        probes.append(made._zeroth_order.probe)
+    whole, parts = probes
+    assert whole.losses[0][0] == pytest.approx(parts.losses[0][0], rel=1e-5)
+    assert any(whole.coefficients)
+    assert whole.coefficients == pytest.approx(parts.coefficients, abs=2e-6 / Fast().eps)
+
+
 @pytest.mark.parametrize("settings", [{}, {"label_smoothing_factor": 0.1}, {"gradient_accumulation_steps": 2}])
 def test_both_signs_may_share_a_pass(tiny_model_dir: Path, tmp_path: Path, settings: dict[str, Any]) -> None:
     made, rows_seen = [], []

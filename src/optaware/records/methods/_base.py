@@ -3,6 +3,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from pydantic import ConfigDict
+
 from optaware.records._base import Record
 
 __all__ = ["Knob", "MethodConfig", "surface"]
@@ -28,7 +30,9 @@ class Knob:
 
 
 class MethodConfig(Record):
-    """Base of all method configs."""
+    """Base of all method configs. Numbers are finite."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
     data_kinds: ClassVar[tuple[str, ...]] = ("task",)
     """Kinds of data (`RunSpec.data.kind`) that the method learns from."""

@@ -8,13 +8,30 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
+from optaware.errors import InputError
 from optaware.train._types import Probe
 from optaware.train.directions import Direction
 
-__all__ = ["Point", "Stateless", "batches_of", "losses_at", "losses_of", "to_float32"]
+__all__ = ["Point", "Stateless", "batches_of", "checked_eps", "losses_at", "losses_of", "to_float32"]
 
 Point = tuple[int, float]
 """Seed and scale: the point `θ + scale·z(seed)`; scale 0 is θ itself."""
+
+
+def checked_eps(eps: float) -> float:
+    """`eps`, where points can be told apart with it.
+
+    Raises:
+        InputError: It is not a positive finite number.
+    """
+    if not 0 < eps < math.inf:
+        raise InputError.of(
+            "eps-not-positive",
+            f"eps = {eps!r}",
+            "the points of a probe lie eps·z away from the weights, and coefficients are divided by eps",
+            "Give a positive number, such as 1e-3.",
+        )
+    return eps
 
 
 def to_float32(value: float) -> float:

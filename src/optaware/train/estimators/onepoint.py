@@ -10,7 +10,7 @@ from torch import Tensor
 
 from optaware.train._types import Probe
 from optaware.train.directions import Direction
-from optaware.train.estimators._points import Stateless, losses_at, to_float32
+from optaware.train.estimators._points import Stateless, checked_eps, losses_at, to_float32
 
 __all__ = ["OnePoint", "OnePointResidual"]
 
@@ -24,10 +24,13 @@ class OnePoint(Stateless):
 
     Args:
         eps: Perturbation scale.
+
+    Raises:
+        InputError: `eps` is not a positive finite number.
     """
 
     def __init__(self, eps: float) -> None:
-        self.eps = eps
+        self.eps = checked_eps(eps)
 
     def forwards(self, queries: int) -> int:
         """One a direction."""
@@ -57,10 +60,13 @@ class OnePointResidual:
 
     Args:
         eps: Perturbation scale.
+
+    Raises:
+        InputError: `eps` is not a positive finite number.
     """
 
     def __init__(self, eps: float) -> None:
-        self.eps = eps
+        self.eps = checked_eps(eps)
         self._last: list[float] = []
 
     def forwards(self, queries: int) -> int:

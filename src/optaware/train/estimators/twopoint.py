@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from optaware.train._types import Probe
 from optaware.train.directions import Direction
-from optaware.train.estimators._points import Stateless, losses_at, to_float32
+from optaware.train.estimators._points import Stateless, checked_eps, losses_at, to_float32
 from optaware.train.estimators._spread import spread
 
 __all__ = ["TwoPoint"]
@@ -25,10 +25,13 @@ class TwoPoint(Stateless):
     Args:
         eps: Perturbation scale.
         normalise: Divide by the standard deviation of the step's losses instead of by eps (see `OneSided`).
+
+    Raises:
+        InputError: `eps` is not a positive finite number.
     """
 
     def __init__(self, eps: float, *, normalise: bool = False) -> None:
-        self.eps = eps
+        self.eps = checked_eps(eps)
         self.normalise = normalise
 
     def forwards(self, queries: int) -> int:
