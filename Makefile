@@ -34,9 +34,12 @@ bench: setup-dev
 # with the same command. `JOBS` has no part in it: campaigns measure, so they run one after another.
 torture: setup-dev
 	$(BIN)/python benchmarks/torture/kills.py --count 200
+	$(BIN)/python benchmarks/torture/endpoint.py --count 100000
+	$(BIN)/python benchmarks/injection.py --store .torture/injection
 
 torture-short: setup-dev
 	$(BIN)/python benchmarks/torture/kills.py --count 8 --only in-process --out .torture/kills.json
+	$(BIN)/python benchmarks/torture/endpoint.py --count 4000 --out .torture/endpoint.json
 
 setup: $(VENV)/.installed
 setup-dev: $(VENV)/.installed-dev

@@ -240,7 +240,7 @@ def campaign(count: int, seed: int, *, timeout_s: float = TIMEOUT_S, blocks: int
             print(*rows, sep="\n", flush=True)
             rows += heavy(endpoint, count // 5, 0.4, folder)
             runs = 10 if count >= 10_000 else 1
-            rows += budgets(endpoint, max(160, count // 20 // runs), runs, random.Random(f"budget/{seed}"))
+            rows += budgets(endpoint, max(130, count // 20 // runs), runs, random.Random(f"budget/{seed}"))
             print(rows[-1], flush=True)
         counts = endpoint.faults(0.0)
         same = {name: counts[name] for name in ("requests", "answers", "answered_again", "peak")}

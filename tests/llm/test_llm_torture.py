@@ -22,11 +22,11 @@ def endpoint(monkeypatch):
 
 
 def test_every_row_is_accounted_for_and_no_budget_is_overrun(endpoint):
-    rows = endpoint.campaign(400, seed=1, timeout_s=0.5, blocks=1)
+    rows = endpoint.campaign(240, seed=1, timeout_s=0.5, blocks=1)
     accounts = [row for row in rows if row["case"] == "rows"]
     assert len(accounts) == 3
     for row in accounts:
-        assert row["rows"] > 80
+        assert row["rows"] > 40
         assert [row[name] for name in ("lost", "unasked", "answered_twice", "wrong")] == [0, 0, 0, 0]
     again = accounts[2]
     assert (again["errors"], again["asked_without_need"]) == (0, 0)
@@ -34,4 +34,4 @@ def test_every_row_is_accounted_for_and_no_budget_is_overrun(endpoint):
     assert budget["stopped"] == 1
     assert budget["most_tokens_over"] <= budget["in_flight_tokens"]
     kinds = {row["variant"] for row in rows if row["case"] == "fault"}
-    assert len(kinds) >= 10  # of 13, by chance
+    assert len(kinds) >= 8  # of 13, by chance
