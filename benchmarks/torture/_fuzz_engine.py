@@ -224,7 +224,7 @@ def _exchanged(document: Any, draw: random.Random) -> bytes:
         elif kind == 1 and isinstance(holder, dict):
             del holder[key]
         elif kind == 2 and isinstance(holder, dict):
-            holder[draw.choice(("name", "x", "seed", "", str(key) + "s"))] = holder[key]
+            holder[draw.choice(("name", "x", "seed", "", str(key) + "s"))] = json.loads(json.dumps(holder[key]))
         else:
             holder[key] = draw.choice(_ODD)
         if not list(_places(value)):

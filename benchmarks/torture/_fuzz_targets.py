@@ -486,29 +486,29 @@ def targets() -> dict[str, Target]:
         "plan": Target(
             _plan, plans, (*_JSON_WORDS, b"<predictions>", b"REPLACE", b"(a=1)", b"```", b"\xc3\x83\xc2\xa9"), 8
         ),
-        "study": Target(_study, study, _YAML_WORDS, 2, structured=True),
-        "task": Target(_task, (small, task), (*_YAML_WORDS, *jinja[:12]), 4, structured=True),
+        "study": Target(_study, study, _YAML_WORDS, 1, structured=True),
+        "task": Target(_task, (small, task), (*_YAML_WORDS, *jinja[:12]), 2, structured=True),
         "manifest": Target(
-            _manifest, manifests, (*_YAML_WORDS, b"{value}", b"{flags}", b"entries: "), 3, structured=True
+            _manifest, manifests, (*_YAML_WORDS, b"{value}", b"{flags}", b"entries: "), 1, structured=True
         ),
-        "jsonl": Target(_jsonl, (b'{"a": [1, 2.5, "x"]}\n{"b": null}\n', _cache_seed()), _JSON_WORDS, 20),
-        "cache": Target(_cache, (_cache_seed(), _cache_seed() * 3), _JSON_WORDS, 20),
+        "jsonl": Target(_jsonl, (b'{"a": [1, 2.5, "x"]}\n{"b": null}\n', _cache_seed()), _JSON_WORDS, 28),
+        "cache": Target(_cache, (_cache_seed(), _cache_seed() * 3), _JSON_WORDS, 28),
         "journal": Target(
-            _journal, _journal_seeds(), (*_JSON_WORDS, b"OAWJRNL\0", b"\xff\xff", b"\1\0", b'"queries":'), 20
+            _journal, _journal_seeds(), (*_JSON_WORDS, b"OAWJRNL\0", b"\xff\xff", b"\1\0", b'"queries":'), 10
         ),
         "index": Target(_index, _index_seeds(), (*_JSON_WORDS, b"SQLite format 3\0", b'"accuracy":', b"[]"), 4),
         "wheel": Target(
             _wheel,
             _wheel_seeds(),
             (b"PK\3\4", b"PK\1\2", b"PK\5\6", b"PK\6\6", b"../", b"/etc/x", b"\0", b"\xff" * 4),
-            20,
+            28,
         ),
         "gguf": Target(
-            _gguf, (_gguf_seed(),), (b"GGUF", b"\xff" * 8, b"\0" * 8, b"general.alignment", b"\x09\0\0\0", b"weight"), 6
+            _gguf, (_gguf_seed(),), (b"GGUF", b"\xff" * 8, b"\0" * 8, b"general.alignment", b"\x09\0\0\0", b"weight"), 4
         ),
-        "template": Target(_template, templates, jinja, 6),
+        "template": Target(_template, templates, jinja, 4),
         "reply": Target(
-            _reply, reply, (b"<think>", b"</think>", b"```", b"Note:", b"same", b"\xe2\x80\xae", b"Premise:"), 20
+            _reply, reply, (b"<think>", b"</think>", b"```", b"Note:", b"same", b"\xe2\x80\xae", b"Premise:"), 28
         ),
-        "paper": Target(_paper, paper, latex, 4),
+        "paper": Target(_paper, paper, latex, 3),
     }

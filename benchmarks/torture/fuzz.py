@@ -6,6 +6,7 @@ whose address space is limited to 1 GiB above what the imports took; an input th
 file that held it. Same seed, same mutations; where a process has ended badly the next goes on with other draws.
 
     python benchmarks/torture/fuzz.py --count 1000000 --seed 0 --out benchmarks/results/torture_fuzz.json
+    (the same command again goes on with the targets that are missing or had faults)
     python benchmarks/torture/fuzz.py --target plan --target wheel --count 20000      # some targets only
 """
 
@@ -52,13 +53,24 @@ def main(arguments: list[str] | None = None) -> int:
     if asked.worker:
         return _work(json.loads(asked.worker))
     engines = asked.engine or [name for name in ENGINES if name != "atheris" or importlib.util.find_spec("atheris")]
-    rows = []
+    rows = _finished(asked)
     for name, engine, count in _shares(asked.target or list(targets()), engines, asked.count, asked.atheris_share):
+        if any((row["case"], row["variant"]) == (name, engine) and row["inputs"] >= count for row in rows):
+            continue
         row = _campaign(name, engine, count, asked.seed, asked.found / name)
         rows.append(row)
         print(json.dumps(row), flush=True)
         _write(asked, rows, engines)
     return int(any(row["faults"] for row in rows))
+
+
+def _finished(asked: argparse.Namespace) -> list[dict[str, Any]]:
+    """Rows without faults that an earlier call with the same seed left: the same command goes on where it stopped."""
+    if not asked.out.exists():
+        return []
+    before = json.loads(asked.out.read_text("utf-8"))
+    same = before["settings"].get("seed") == asked.seed
+    return [row for row in before["rows"] if same and not row["faults"]]
 
 
 def _shares(names: list[str], engines: list[str], count: int, guided: float) -> list[tuple[str, str, int]]:

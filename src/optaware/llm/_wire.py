@@ -7,12 +7,11 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from optaware._io import hide_secrets
 from optaware.llm._inert import inert
 from optaware.records import ChatRequest
 
 __all__ = ["Completion", "Dialect", "Fault", "Secret", "completion_from", "server_message"]
-
-_KEY_LIKE = re.compile(r"\b(?:sk|pk)-[A-Za-z0-9*._-]{6,}|\bBearer\s+\S+")
 
 _ROW_FAULTS = (
     "context_length_exceeded",
@@ -39,7 +38,7 @@ class Secret:
 
     def hide(self, text: str) -> str:
         """`text` without the key and without what looks like one."""
-        return _KEY_LIKE.sub("[redacted]", self.strip(text))
+        return hide_secrets(self.strip(text))
 
     def strip(self, text: str) -> str:
         """`text` without this very key; for model output, where things that only look like keys must stay."""

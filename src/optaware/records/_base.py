@@ -4,6 +4,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from optaware._io import hide_secrets
 from optaware.errors import InputError, Problem
 
 __all__ = ["Record", "parse_record"]
@@ -14,7 +15,9 @@ R = TypeVar("R", bound="Record")
 class Record(BaseModel):
     """Base of everything that is written to disk or passed between stages: immutable, and strict about keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="null", validate_default=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", ser_json_inf_nan="null", validate_default=True, hide_input_in_errors=True
+    )
 
     def to_json(self) -> dict[str, Any]:
         """The record as plain JSON values."""
@@ -40,7 +43,7 @@ def parse_record(cls: type[R], data: Any, where: str) -> R:
 
 def _problem(item: Any, cls: type[Record], where: str) -> Problem:
     path = ".".join(str(part) for part in item["loc"]) or "the whole value"
-    given = repr(item.get("input"))
+    given = hide_secrets(repr(item.get("input")))  # a key that was put into the wrong field is not repeated
     given = given if len(given) <= 80 else given[:77] + "..."
     known = ", ".join(cls.model_fields)
     advice = {

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
+from pydantic import Field, field_validator
+
+from optaware._io import hide_secrets
 from optaware.records._base import Record
 
 __all__ = ["ChatMessage", "ChatModelRef", "ChatReply", "ChatRequest", "Usage"]
@@ -20,7 +23,7 @@ class ChatModelRef(Record):
     provider: Literal["openai", "local", "scripted"] = "local"
     model: str
     base_url: str | None = None
-    api_key_env: str = "OPENAI_API_KEY"
+    api_key_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] = "OPENAI_API_KEY"
     temperature: float = 0.0
     max_tokens: int = 160
     seed: int = 0
@@ -32,6 +35,17 @@ class ChatModelRef(Record):
     usd_per_million_completion_tokens: float | None = None
     budget_usd: float | None = None
     budget_tokens: int | None = None
+
+    @field_validator("base_url")
+    @classmethod
+    def _no_secret_in_the_address(cls, url: str | None) -> str | None:
+        """References are written to disk and shown in reports, so an address with a key in it is refused."""
+        if url is not None and hide_secrets(url) != url:
+            raise ValueError(
+                "it holds a user name, password or key, and addresses are stored; set OPENAI_BASE_URL, which is not, "
+                "or give the key in the variable that api_key_env names"
+            )
+        return url
 
 
 class ChatMessage(Record):

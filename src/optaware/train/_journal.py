@@ -17,13 +17,17 @@ import os
 import struct
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from optaware._io import canonical_json, storage_errors
 from optaware.errors import InputError, IntegrityError, Problem
 from optaware.records import Method, ZerothOrderConfig
 from optaware.train.schedules import Settings, settings_at
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 __all__ = ["Journal", "JournalHeader", "read_journal"]
 
@@ -67,10 +71,10 @@ class JournalHeader:
         Raises:
             InputError: This release has no such method.
         """
-        from pydantic import TypeAdapter, ValidationError
+        from pydantic import ValidationError
 
         try:
-            config = TypeAdapter(Method).validate_python(self.method)
+            config = _method_adapter().validate_python(self.method)
         except ValidationError as error:
             raise InputError.of(
                 "journal-method", str(self.method), str(error), "Use the release that wrote the journal."
@@ -139,6 +143,13 @@ class JournalHeader:
             if getattr(self, key) != getattr(other, key)
         ]
         return f"it belongs to {' and '.join(wrong)}" + (f" ({', '.join(hashes)})" if hashes else "") if wrong else ""
+
+
+@cache
+def _method_adapter() -> TypeAdapter[Any]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(Method)
 
 
 def _unreadable(path: Path, why: str) -> IntegrityError:
