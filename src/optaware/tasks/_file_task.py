@@ -147,11 +147,18 @@ def load_task_file(path: Path, builtin: Sequence[str]) -> FileTask:
         problems.add("task-name-taken", spec.name, "a built-in task has this name", "Choose another.", place("name"))
     task = FileTask(spec, path, templates, [word for word in words if word is not None])
     for split, file in task.split_files.items():
-        if not file.is_file():
+        if not _there(file):
             where = place(f"splits.{split}")
             problems.add("file-missing", str(file), "there is no such file", "Paths start at the task file.", where)
     problems.raise_if_any()
     return task
+
+
+def _there(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name longer than file systems allow
+        return False
 
 
 def _with_line(problem: Problem, path: Path, lines: Mapping[str, int]) -> Problem:
