@@ -34,11 +34,19 @@ bench: setup-dev
 # with the same command. `JOBS` has no part in it: campaigns measure, so they run one after another.
 torture: setup-dev
 	$(BIN)/python benchmarks/torture/kills.py --count 200
+	$(BIN)/python benchmarks/torture/kills.py --count 40 --signal TERM --only in-process subprocess subprocess-cold
+	$(BIN)/python benchmarks/torture/kills.py --count 40 --signal INT --only in-process subprocess subprocess-cold
+	$(BIN)/python benchmarks/torture/disk.py --count 500
+	$(BIN)/python benchmarks/torture/drivers.py --count 30
+	$(BIN)/python benchmarks/torture/determinism.py
 	$(BIN)/python benchmarks/torture/endpoint.py --count 100000
 	$(BIN)/python benchmarks/injection.py --store .torture/injection
 
 torture-short: setup-dev
 	$(BIN)/python benchmarks/torture/kills.py --count 8 --only in-process --out .torture/kills.json
+	$(BIN)/python benchmarks/torture/disk.py --count 20 --out .torture/disk.json
+	$(BIN)/python benchmarks/torture/drivers.py --count 3 --out .torture/drivers.json
+	$(BIN)/python benchmarks/torture/determinism.py --count 6 --models tiny --out .torture/determinism.json
 	$(BIN)/python benchmarks/torture/endpoint.py --count 4000 --out .torture/endpoint.json
 
 setup: $(VENV)/.installed
