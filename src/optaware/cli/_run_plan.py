@@ -73,10 +73,11 @@ def _totals(graph: StudyGraph, cost: StudyCost) -> str:
     ]
     if graph.choices:
         points = sum(len(choice.options) for choice in graph.choices)
-        lines.append(f"{len(graph.choices)} grids with {points} points; the runs that choose never see a test row.")
+        grids = f"{len(graph.choices)} grid{'' if len(graph.choices) == 1 else 's'}"
+        lines.append(f"{grids} with {points} points; the runs that choose never see a test row.")
         if (prune := graph.study.selection.prune) is not None:
-            bound = "what the others then take is counted" if prune.rule == "halving" else "counted as if none were"
-            lines.append(f"Hopeless points are stopped early ({prune.rule}): {bound}.")
+            counted = "only what is then left is counted" if prune.rule == "halving" else "all are counted to their end"
+            lines.append(f"Hopeless points are stopped early ({prune.rule}); {counted}.")
     split = sorted({(run.schedule.batch_size, run.schedule.accumulation) for run in _all(graph) if run.schedule.steps})
     if graph.study.memory is not None:
         shown = ", ".join(f"{size} in {parts} parts" if parts > 1 else str(size) for size, parts in split)

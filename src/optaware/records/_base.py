@@ -42,7 +42,12 @@ def parse_record(cls: type[R], data: Any, where: str) -> R:
 
 
 def _problem(item: Any, cls: type[Record], where: str) -> Problem:
+    said = hide_secrets(item["msg"].removeprefix("Value error, "))
     path = ".".join(str(part) for part in item["loc"]) or "the whole value"
+    if (
+        not item["loc"] and item["type"] == "value_error"
+    ):  # no single field is wrong, but they do not go together; all of them would say nothing here
+        return Problem(f"field-{item['type'].replace('_', '-')}", "the fields together", said, "Correct them.", where)
     given = hide_secrets(repr(item.get("input")))  # a key that was put into the wrong field is not repeated
     given = given if len(given) <= 80 else given[:77] + "..."
     known = ", ".join(cls.model_fields)
@@ -51,4 +56,4 @@ def _problem(item: Any, cls: type[Record], where: str) -> Problem:
         "extra_forbidden": f"Remove it, or choose one of: {known}." if "." not in path else "Remove or rename it.",
     }.get(item["type"], "Correct the value.")
     given = path if item["type"] == "missing" else f"{path} = {given}"
-    return Problem(f"field-{item['type'].replace('_', '-')}", given, item["msg"], advice, where)
+    return Problem(f"field-{item['type'].replace('_', '-')}", given, said, advice, where)

@@ -153,7 +153,7 @@ def check_budget(graph: StudyGraph, cost: StudyCost) -> None:
     limit = graph.study.budget_gpu_hours
     if limit is None or (cost.hours is not None and cost.hours <= limit):
         return
-    given = "an unknown number of hours" if cost.hours is None else f"about {cost.hours:.1f} hours"
+    given = "an unknown number of hours" if cost.hours is None else f"about {cost.hours:.3g} hours"
     raise InputError.of(
         "study-over-budget",
         f"{given}, budget_gpu_hours {limit:g}",

@@ -46,6 +46,8 @@ class _Driver:
     on_event: Callable[[Event], None]
     on_done: Callable[[str, RunSpec | CorpusSpec], None]
     timeout_s: float | None = None
+    points: Mapping[str, str] = field(default_factory=dict)
+    """Points of grids by the ids of the runs that try them."""
 
     def jobs(self, specs: Sequence[RunSpec | CorpusSpec], until: Mapping[str, int]) -> list[Job]:
         return [self._job(spec, until.get(short_id(spec))) for spec in specs if not self._is_done(spec)]
@@ -71,7 +73,7 @@ class _Driver:
         stop = () if until is None else ("--until-step", str(until))
         return Job(
             key=short_id(spec),
-            title=spec.slug,
+            title=self._title(spec, until),
             arguments=(*command, str(path), "--store", str(self.store.root), "--quiet", *data, *stop),
             log=folder / "log.txt",
             threads=spec.threads if isinstance(spec, RunSpec) else study.threads * study.workers,
@@ -79,6 +81,12 @@ class _Driver:
             prepare=prepare,
             progress=(lambda: run_progress(folder, spec)) if isinstance(spec, RunSpec) else lambda: _rows(folder),
         )
+
+    def _title(self, spec: RunSpec | CorpusSpec, until: int | None) -> str:
+        """The slug; runs of a grid differ in their settings alone, so their point is named too."""
+        point = self.points.get(short_id(spec))
+        added = [f"({point})"] if point is not None else []
+        return " ".join([spec.slug, *added, *([f"to step {until}"] if until is not None else [])])
 
     def run(self, specs: Sequence[RunSpec | CorpusSpec], until: Mapping[str, int]) -> list[Outcome]:
         by_key = {short_id(spec): spec for spec in specs}
@@ -113,6 +121,7 @@ def run_study(
     Raises:
         StorageError: Another driver works on the same study.
     """
+    check_version(store.root)
     folder = store.study_folder(graph.study)
     outcome = StudyOutcome()
     with lock(folder / ".lock", wait=False) as mine:
@@ -121,9 +130,11 @@ def run_study(
                 "study-busy", graph.study.name, "another process runs it", "Wait for it or stop it.", str(folder)
             )
         remove_half_files(folder)
-        check_version(store.root)
         _write_index(graph, folder)
-        driver = _Driver(graph, store, executor, data_dir, on_event, on_done, timeout_s)
+        points = {
+            short_id(run): each.words for choice in graph.choices for each in choice.options for run in each.tries
+        }
+        driver = _Driver(graph, store, executor, data_dir, on_event, on_done, timeout_s, points)
         for rewritten in (False, True):
             if rewritten and not _do(driver, graph.corpora, outcome):
                 return outcome
