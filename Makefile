@@ -1,6 +1,7 @@
 # make demo   set up, then run the shipped quickstart study and print where its report is
 # make test   set up with development tools, then run the tests
 # make check  lint, types, import layers
+# make lock | audit | sbom   lock files, known vulnerabilities of what they lock, bill of materials (dist/sbom.cdx.json)
 # make bench  the benchmarks (long)
 # make torture        kills, faults, hostile input: all campaigns whole, with their figures (hours; docs/reliability.md)
 # make torture-short  the same, each for a minute or so
@@ -12,7 +13,7 @@ JOBS ?= 2
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test check setup setup-dev bench torture torture-short clean
+.PHONY: demo test check setup setup-dev bench torture torture-short clean lock audit sbom
 
 demo: setup
 	$(BIN)/optaware run
@@ -40,6 +41,7 @@ torture: setup-dev
 	$(BIN)/python benchmarks/torture/drivers.py --count 30
 	$(BIN)/python benchmarks/torture/determinism.py
 	$(BIN)/python benchmarks/torture/endpoint.py --count 100000
+	$(BIN)/python benchmarks/torture/fuzz.py --count 1000000
 	$(BIN)/python benchmarks/injection.py --store .torture/injection
 
 torture-short: setup-dev
@@ -48,6 +50,7 @@ torture-short: setup-dev
 	$(BIN)/python benchmarks/torture/drivers.py --count 3 --out .torture/drivers.json
 	$(BIN)/python benchmarks/torture/determinism.py --count 6 --models tiny --out .torture/determinism.json
 	$(BIN)/python benchmarks/torture/endpoint.py --count 4000 --out .torture/endpoint.json
+	$(BIN)/python benchmarks/torture/fuzz.py --count 20000 --out .torture/fuzz.json
 
 setup: $(VENV)/.installed
 setup-dev: $(VENV)/.installed-dev
@@ -68,5 +71,23 @@ $(VENV)/.installed-dev: $(VENV)/.torch pyproject.toml
 	$(BIN)/python -m pip install --quiet -e ".[dev]"
 	touch $@ $(VENV)/.installed
 
+# Supply chain: its tools have dependencies of their own, so they get an environment of their own.
+SUPPLY := .venv-supply
+lock: $(SUPPLY)/.installed
+	PATH="$(CURDIR)/$(SUPPLY)/bin:$$PATH" $(SUPPLY)/bin/python scripts/lock.py
+
+audit: $(SUPPLY)/.installed
+	$(SUPPLY)/bin/python scripts/audit.py
+
+sbom: $(SUPPLY)/.installed
+	mkdir -p dist
+	$(SUPPLY)/bin/cyclonedx-py requirements requirements/user.lock --pyproject pyproject.toml --output-format JSON --output-reproducible -o dist/sbom.cdx.json
+	@echo dist/sbom.cdx.json
+
+$(SUPPLY)/.installed:
+	$(PYTHON) -m venv $(SUPPLY)
+	$(SUPPLY)/bin/python -m pip install --quiet "uv>=0.9" "pip-audit>=2.9" "cyclonedx-bom>=7.0"
+	touch $@
+
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(SUPPLY) .mypy_cache .ruff_cache .pytest_cache

@@ -226,7 +226,9 @@ def _exchanged(document: Any, draw: random.Random) -> bytes:
         elif kind == 2 and isinstance(holder, dict):
             holder[draw.choice(("name", "x", "seed", "", str(key) + "s"))] = json.loads(json.dumps(holder[key]))
         else:
-            holder[key] = draw.choice(_ODD)
+            holder[key] = json.loads(
+                json.dumps(draw.choice(_ODD))
+            )  # a list of its own, or it could come to hold itself
         if not list(_places(value)):
             break
     return json.dumps(value).encode()
