@@ -41,21 +41,30 @@ def records(store: Path) -> dict[str, Any]:
             hashes = json.loads(path.read_bytes())["sha256"]
             # These hold times; what they say otherwise is compared as their own.
             found[name] = {key: value for key, value in hashes.items() if key not in ("card.json", "README.md")}
-        elif path.suffix == ".json":
-            found[name] = _timeless(json.loads(path.read_bytes()))
-        elif path.suffix == ".jsonl":
-            found[name] = [_timeless(json.loads(line)) for line in path.read_bytes().splitlines()]
+        elif path.suffix in (".json", ".jsonl"):
+            try:
+                values = [json.loads(line) for line in _values(path)]
+            except ValueError:
+                found[name] = "not JSON"
+                continue
+            found[name] = [_timeless(value) for value in values]
         elif path.name == "README.md":
             found[name] = [line for line in path.read_text("utf-8").splitlines() if " s" not in line]
         else:
             found[name] = path.read_bytes()
     replies = {}
     for segment in sorted(store.glob("chat-cache/segment-*.jsonl")):
-        for line in segment.read_bytes().splitlines():
-            row = json.loads(line)
-            replies[row["id"]] = _timeless(row["reply"])
+        for line in segment.read_bytes().splitlines(keepends=True):
+            if line.endswith(b"\n"):  # a torn last line stays until somebody writes there again
+                row = json.loads(line)
+                replies[row["id"]] = _timeless(row["reply"])
     found["chat-cache"] = dict(sorted(replies.items()))
     return found
+
+
+def _values(path: Path) -> list[bytes]:
+    data = path.read_bytes()
+    return [data] if path.suffix == ".json" else data.splitlines()
 
 
 def differences(expected: dict[str, Any], found: dict[str, Any]) -> list[str]:

@@ -11,7 +11,11 @@ A study is taken whose one part is missing: a corpus, a run or the report. Kinds
 - `full-once`: only the k-th change fails;
 - `read-only`: from the k-th change on the folder is read-only;
 - `power`: the power goes after the k-th change of a whole study. What was synced is there; of everything else either
-  nothing, or everything, or a part drawn at random, folder by folder and file by file.
+  nothing, or everything, or a part drawn at random, folder by folder and file by file. What was finished before must be
+  there then, and so must every reply that was synced;
+- `cut`: one file of a finished store, drawn at random, is cut at a random place, and half of the time its folder has
+  lost its marker. The next command must make the file again, or name it in a documented error, or not need it;
+  figures that differ without a word are a fault.
 
 Then the same command runs undisturbed, and all records must be those of a study that nothing happened to.
 """
@@ -19,6 +23,7 @@ Then the same command runs undisturbed, and all records must be those of a study
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 import signal
@@ -28,8 +33,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from _campaign import Campaign, options
-from _compare import differences, left_behind, plain_report, records, report_differences
-from _disk import Disk, arm, changes_so_far, preload, read_changes
+from _compare import differences, held_replies, left_behind, plain_report, records, report_differences
+from _disk import Change, Disk, arm, changes_so_far, preload, read_changes
 from _endpoint import Endpoint
 from _process import Forked, adopt_orphans, optaware, warm_up
 from _study import write_study
@@ -37,7 +42,7 @@ from _study import write_study
 from optaware.models import tiny_model
 
 PARTS = {"corpus": "corpora/*-paraphrase", "run": "runs/*-paraphrase-*", "report": "studies/*"}
-KINDS = ("kill", "full", "full-once", "read-only", "power")
+KINDS = ("kill", "full", "full-once", "read-only", "power", "cut")
 MESSAGES = {errno.ENOSPC: "No space left on device", errno.EROFS: "Read-only file system"}
 KEPT: tuple[Literal["all", "none", "some"], ...] = ("none", "some", "some", "all")
 
@@ -108,11 +113,14 @@ class Bench:
             raise RuntimeError(f"see {self.log}")
         return int((self.work / "count.txt").read_text())
 
-    def check(self, *, report: bool) -> list[str]:
-        """Run undisturbed to the end, then compare."""
+    def check(self, *, report: bool, cache: bool = True) -> list[str]:
+        """Run undisturbed to the end, then compare; without `cache`, replies that records hold may be gone from it."""
         if (code := self.run()) != 0:
             return [f"going on ended with {code}: {self.last_words()}"]
-        faults = differences(self.expected, records(self.store)) + left_behind(self.store)
+        found = records(self.store)
+        if not cache:
+            found["chat-cache"] = self.expected["chat-cache"]
+        faults = differences(self.expected, found) + left_behind(self.store)
         if report and not faults:
             faults = report_differences(self.study, self.store, self.report, self.work / "scratch")
         return faults
@@ -154,6 +162,35 @@ def disturbed(bench: Bench, kind: str, part: str, at: int) -> list[str]:
     return faults or bench.check(report=part == "report")
 
 
+def cut(bench: Bench, campaign: Campaign, number: int) -> tuple[str, list[str]]:
+    """One file of a finished store cut short; what became of it, and what was wrong with that."""
+    bench.without("report")
+    draw = campaign.random("cut", number)
+    files = [path for path in sorted(bench.store.rglob("*")) if _is_record(path)]
+    path = draw.choice(files)
+    marker = path.parent / "DONE"
+    marked = not (path != marker and marker.exists() and draw.random() < 0.5)
+    if not marked:
+        marker.unlink()
+    name = str(path.relative_to(bench.store))
+    path.write_bytes(path.read_bytes()[: draw.randrange(path.stat().st_size)])
+    code, said = bench.run(), bench.log.read_text("utf-8", "replace")
+    where = f"{path.name}, {'marked' if marked else 'unmarked'}"
+    if "Traceback" in said or code not in (0, 1, 2):
+        return where, [f"{name}: ended with {code}: {said[-400:]}"]
+    if code != 0:
+        return f"{where}: told", [] if path.parent.name in said or path.name in said else [f"{name}: {said[-300:]}"]
+    wrong = [each for each in differences(bench.expected, records(bench.store)) if not each.startswith(name)]
+    wrong += report_differences(bench.study, bench.store, bench.report, bench.work / "scratch")
+    left = "not needed" if differences(bench.expected, records(bench.store)) else "made again"
+    return f"{where}: {left}", wrong
+
+
+def _is_record(path: Path) -> bool:
+    names = ("log.txt", "sessions.jsonl", "progress.json")
+    return path.is_file() and path.stat().st_size > 0 and path.name not in names and path.suffix != ".lock"
+
+
 def power(bench: Bench, campaign: Campaign, count: int) -> None:
     """Write down a whole study; then, for points drawn at random, let the power go there."""
     bench.clear()
@@ -179,7 +216,25 @@ def power(bench: Bench, campaign: Campaign, count: int) -> None:
         bench.clear()
         kept = KEPT[number % len(KEPT)]
         disk.write(bench.store, campaign.random(key), kept)
-        one(bench, campaign, key, "power", kept, bench.check(report=number % 10 == 0))
+        faults = taken_back(bench.store, changes[:point]) or bench.check(report=number % 10 == 0, cache=kept == "all")
+        one(bench, campaign, key, "power", kept, faults)
+
+
+def taken_back(store: Path, changes: list[Change]) -> list[str]:
+    """What had been finished before the power went, and is not there any more: marked folders, synced replies."""
+    marked, finished, written, kept = set[str](), set[str](), set[str](), set[str]()
+    for change in changes:
+        if change.kind == "r" and change.other.endswith("/DONE"):
+            marked.add(change.other)
+        elif change.kind == "s":
+            finished |= {path for path in marked if str(Path(path).parent) == change.path}
+            if "/segment-" in change.path:
+                kept |= written
+        elif change.kind == "w" and "/segment-" in change.path:
+            written.add(json.loads(change.data)["id"])
+    said = [f"taken back: {Path(path).parent.name} was done" for path in finished if not Path(path).exists()]
+    lost = len(kept - held_replies(store))
+    return said + ([f"taken back: {lost} replies that were synced"] if lost else [])
 
 
 def one(bench: Bench, campaign: Campaign, key: str, kind: str, part: str, faults: list[str]) -> None:
@@ -201,11 +256,17 @@ def main() -> int:
     each = max(1, given.count // len(given.only))
     totals: dict[str, int] = {}
     try:
-        if set(given.only) - {"power"}:
+        if set(given.only) - {"power", "cut"}:
             totals = {part: bench.changes(part) for part in PARTS}
         for kind in given.only:
             if kind == "power":
                 power(bench, campaign, each)
+                continue
+            if kind == "cut":
+                for number in range(each):
+                    key = f"cut/{number}"
+                    if not campaign.has(key):
+                        one(bench, campaign, key, kind, *cut(bench, campaign, number))
                 continue
             points = [(part, at) for part, total in totals.items() for at in range(1, total + 1)]
             for part, at in sorted(campaign.random(kind).sample(points, min(each, len(points)))):

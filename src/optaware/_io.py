@@ -347,7 +347,7 @@ def lock(path: Path, *, wait: bool = True) -> Iterator[bool]:
         wait: Wait for the holder; otherwise yield False at once when another process holds it.
     """
     with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         try:

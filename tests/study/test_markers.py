@@ -53,6 +53,11 @@ def test_a_run_killed_before_its_marker_is_only_marked(
     assert folder.result.read_bytes() == before
     assert folder.read_status().state == "done"  # type: ignore[union-attr]
     assert not list(folder.path.glob(".tmp-*"))
+    monkeypatch.undo()
+    folder.done.unlink()
+    folder.result.write_bytes(before[:100])  # a result that has lost bytes is made again
+    assert train_one(spec, store).test == folder.read_result().test
+    assert json.loads(before)["test"] == folder.read_result().test.to_json()  # type: ignore[union-attr]
 
 
 @pytest.fixture

@@ -34,7 +34,8 @@ def mark():
     done += 1
     (root / f"mark-{done}").mkdir()
 def work():
-    _io.write_json(root / "deep" / "er" / "a.json", {"n": 1}); mark()
+    with _io.lock(root / "deep" / ".lock"):
+        _io.write_json(root / "deep" / "er" / "a.json", {"n": 1}); mark()
     _io.write_json(root / "deep" / "er" / "a.json", {"n": 2}); mark()
     with _io.JsonlAppender(root / "new" / "b.jsonl") as rows:
         for n in range(3):

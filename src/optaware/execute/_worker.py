@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from optaware._io import storage_errors
+from optaware._io import make_folder, storage_errors
 from optaware.execute._job import PARENT_VARIABLE, Job, Outcome
 
 __all__ = [
@@ -60,7 +60,7 @@ def travelling() -> dict[str, str]:
 def open_log(path: Path) -> IO[bytes]:
     """A job's log, to be written on at its end."""
     with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         return path.open("ab")
 
 

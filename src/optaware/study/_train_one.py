@@ -15,7 +15,7 @@ from optaware.store import RunFolder, Store, environment
 from optaware.study._run_metrics import run_metrics
 from optaware.tasks import Splits, Task, get_task, load_splits
 
-__all__ = ["run_in", "train_one"]
+__all__ = ["run_in", "train_one", "written_result"]
 
 _log = logging.getLogger("optaware")
 
@@ -47,8 +47,8 @@ def train_one(
         if folder.is_done:
             return folder.read_result()
         remove_half_files(folder.path)
-        if folder.result.exists():  # it was killed between its result and its marker
-            return _finished(folder, spec, folder.read_result())
+        if (written := written_result(folder)) is not None:  # it was killed between its result and its marker
+            return _finished(folder, spec, written)
         folder.write_spec(spec)
         folder.write_status(RunStatus(state="running", steps=spec.schedule.steps))
         try:
@@ -62,6 +62,14 @@ def train_one(
             raise
         write_json(folder.result, result.to_json())
         return _finished(folder, spec, result)
+
+
+def written_result(folder: RunFolder) -> RunResult | None:
+    """The result of a run that was killed before it was marked done; None: there is none that can be read."""
+    try:
+        return folder.read_result() if folder.result.exists() else None
+    except InputError:
+        return None  # it has lost bytes: the run is made again
 
 
 def _finished(folder: RunFolder, spec: RunSpec, result: RunResult) -> RunResult:

@@ -11,7 +11,7 @@ from typing import Any
 
 from optaware.records import RunResult, RunSpec
 from optaware.store import RunFolder, Store
-from optaware.study._train_one import run_in, train_one
+from optaware.study._train_one import run_in, train_one, written_result
 
 __all__ = ["train_together"]
 
@@ -50,7 +50,7 @@ def train_together(
 
     with Ranks.joined() as ranks:
         folder = store.run_folder(spec)
-        if ranks.size == 1 or ranks.any(ranks.first and (folder.is_done or folder.result.exists())):
+        if ranks.size == 1 or ranks.any(ranks.first and (folder.is_done or written_result(folder) is not None)):
             if not ranks.first:
                 return None
             return train_one(spec, store, data_dir=data_dir, should_stop=should_stop, on_event=on_event, until=until)

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from optaware._io import publish_folder, read_json, write_json
+from optaware._io import make_folder, publish_folder, read_json, write_json
 from optaware.errors import InputError, ProblemList
 from optaware.train._tensor_errors import tensor_errors
 from optaware.train.merging._adapter import Adapter, Layer
@@ -86,7 +86,7 @@ def write_adapter(adapter: Adapter, folder: Path) -> None:
     temporary = folder.with_name(f".tmp-{folder.name}")
     with tensor_errors(folder):
         shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
+        make_folder(temporary)
         tensors = {}
         for name, layer in adapter.layers.items():
             tensors[f"base_model.model.{name}.lora_A.weight"] = layer.a.float().cpu().contiguous()

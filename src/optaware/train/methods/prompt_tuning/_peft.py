@@ -9,7 +9,7 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
-from optaware._io import publish_folder, write_json
+from optaware._io import make_folder, publish_folder, write_json
 from optaware.train._tensor_errors import tensor_errors
 
 __all__ = ["save_prompt"]
@@ -30,7 +30,7 @@ def save_prompt(prompt: Tensor, model: Any, base: str, folder: Path) -> None:
     temporary = folder.with_name(f".tmp-{folder.name}")
     with tensor_errors(folder):
         shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
+        make_folder(temporary)
         save_file(
             {"prompt_embeddings": prompt.detach().float().cpu().contiguous()}, temporary / "adapter_model.safetensors"
         )
