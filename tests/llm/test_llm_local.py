@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from optaware.llm import open_chat
+from optaware.llm import open_chat, shared_models
 from optaware.llm._chat import Chat
 from optaware.llm._local import LocalProvider, folder_id
 from optaware.llm._local_session import prompt_ids, prompt_text
@@ -87,12 +87,12 @@ def test_closing_stops_the_generating_thread_at_the_next_token(provider):
     stream = Chat(provider).complete([ask(str(n), f"question {n}", max_tokens=1 + 100 * (n > 0)) for n in range(200)])
     assert next(stream).key == "0"
     steps = []
-    hook = provider._loaded.model.register_forward_pre_hook(lambda *_: steps.append(1))
+    hook = provider._ready[0].model.register_forward_pre_hook(lambda *_: steps.append(1))
     stream.close()
     hook.remove()
     assert len(steps) < 50
     # The model is as it was: no hook of the session is left on it, and it still answers.
-    assert not provider._loaded.model._forward_pre_hooks
+    assert not provider._ready[0].model._forward_pre_hooks
     assert len(texts(Chat(provider), [ask("again")])) == 1
 
 
@@ -122,6 +122,23 @@ def test_the_model_is_loaded_once_and_only_when_it_is_needed(folder, tmp_path, m
     cached = open_chat(ChatModelRef(model=str(folder)), cache=tmp_path)
     assert len(list(cached.complete(request for request in requests if request.key in kept))) == len(kept)
     assert len(loads) == 1
+
+
+def test_models_are_shared_within_a_block_and_only_there(folder, monkeypatch):
+    from optaware import models
+
+    loads = []
+    real = models.load_model
+    monkeypatch.setattr(models, "load_model", lambda ref: loads.append(ref) or real(ref))
+    ref = ChatModelRef(model=str(folder))
+    expected = texts(open_chat(ref, cache=None), [ask("a", "question")])
+    with shared_models():
+        for seed in range(3):
+            assert (
+                texts(open_chat(ref.model_copy(update={"seed": seed}), cache=None), [ask("a", "question")]) == expected
+            )
+    open_chat(ref, cache=None)._provider.open()
+    assert len(loads) == 3
 
 
 def test_a_cached_local_run_does_not_load_torch(folder, tmp_path):

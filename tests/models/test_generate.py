@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,6 +22,7 @@ from transformers import (
 from optaware.errors import InputError, ModelError
 from optaware.models._ends import end_tokens
 from optaware.models._generate import Generation, generate
+from optaware.models._kept_prefixes import KeptPrefixes
 from optaware.models._prefix import common_prefix, group_by_prefix
 from optaware.models._shared_attention import RowCache
 
@@ -122,6 +124,44 @@ def test_the_prefix_is_computed_once_and_finished_rows_leave(model: Any) -> None
     handle.remove()
     assert shapes[:2] == [(1, 40), (7, 12)]
     assert sum(rows for rows, _ in shapes[2:]) == sum(row.completion_tokens - 1 for row in made)
+
+
+def test_kept_prefixes_are_not_computed_again(model: Any) -> None:
+    kept, widths = KeptPrefixes(), []
+    generate(model, TOKENIZER, SHARED, max_new_tokens=1)
+    handle = model.register_forward_pre_hook(
+        lambda _m, _a, kwargs: widths.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
+    )
+    longer = [SHARED[0][:40] + tail for tail in ([*range(10, 50), 60], [*range(10, 50), 61, 62])]
+    other = [[*SHARED[0][:35], 70, tail] for tail in (4, 5)]
+    calls = (SHARED, SHARED, longer, other, [SHARED[1]], SHARED)
+    for prompts in calls:
+        widths.append("call")
+        made = generate(model, TOKENIZER, prompts, max_new_tokens=8, kept=kept)
+        assert [list(row.token_ids) for row in made] == [alone(model, prompt, 8) for prompt in prompts]
+    handle.remove()
+    firsts = [after for before, after in pairwise(widths) if before == "call"]
+    # The prefix whole; nothing of it; what goes beyond it; its beginning; a prompt alone; nothing again.
+    assert firsts == [(1, 40), (7, 12), (1, 40), (1, 1), (1, 9), (7, 12)]
+    assert kept.tokens == 80, "the longer prefix holds the shorter one"
+    assert model.config._attn_implementation != "optaware_shared_prefix"
+
+
+def test_kept_prefixes_stay_within_their_bytes() -> None:
+    def prefix(length: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        return [(torch.zeros(1, 1, length, 4), torch.zeros(1, 1, length, 4))]
+
+    kept = KeptPrefixes(most_bytes=32 * 100)
+    for start in (0, 1000, 2000):
+        kept.keep(range(start, start + 40), prefix(40))
+    assert kept.tokens == 80
+    assert kept.find(range(40)) == (0, None), "the oldest goes first"
+    kept.keep(range(3000, 3200), prefix(200))
+    assert kept.tokens == 80, "one above the limit is not kept"
+    assert kept.find(range(1000, 1040))[0] == 40
+    kept.keep(range(4000, 4040), prefix(40))
+    assert kept.find(range(1000, 1040))[0] == 40, "used last, so it stays"
+    assert kept.find([*range(1000, 1031), 7]) == (0, None), "too short to be worth it"
 
 
 def test_prefill_in_pieces_changes_nothing(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:

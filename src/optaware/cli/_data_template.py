@@ -30,6 +30,13 @@ Inspect = Annotated[
     Literal["judge", "person"],
     Parameter(help="`person`: stop after each trial until its rewrites are labelled with `data review`."),
 ]
+Examples = Annotated[
+    str,
+    Parameter(
+        help="Rewrites of the task's few-shot module shown until phase 5 has examples of its own: `none` (the paper), "
+        "or `oat` or `paraphrase`, for models that give rows back unchanged without."
+    ),
+]
 RowsOf = Annotated[
     Literal["oat", "mezo", "all"], Parameter("--protocol", help="Whose training rows are used; `all`: the whole split.")
 ]
@@ -58,6 +65,7 @@ def build(
     ] = None,
     out: Out = None,
     inspect: Inspect = "judge",
+    examples: Examples = "none",
     until: Annotated[int, Parameter(help="The last phase to do now, 1 to 5.")] = 5,
     rows: Rows = 20,
     rounds: Annotated[int, Parameter(help="Trials of phase 3 at most.")] = 5,
@@ -109,7 +117,8 @@ def build(
         "shot_chars": shot_chars,
     }
     work = _Work(
-        task, llm, base_url, (rewriter, judge), judge_file, protocol, store, data, out, inspect, limits, max_calls,
+        task, llm, base_url, (rewriter, judge), judge_file, protocol, store, data, out, (inspect, examples), limits,
+        max_calls,
         {"budget_usd": budget_usd, "budget_tokens": budget_tokens, "temperature": temperature, "seed": seed},
     )  # fmt: skip
     spec = work.spec(name, str(paper), card.sha256, None)
@@ -132,6 +141,7 @@ def transfer(
     judge_file: JudgeFile = None,
     out: Out = None,
     inspect: Inspect = "judge",
+    examples: Examples = "none",
     rows: Rows = 20,
     shots: Shots = 20,
     shot_chars: Annotated[int, Parameter(help="Characters of all examples together at most.")] = 12_000,
@@ -159,7 +169,8 @@ def transfer(
     name, source = _origin(path)
     limits = {"rows": rows, "shots": shots, "shot_chars": shot_chars}
     work = _Work(
-        to, llm, base_url, (rewriter, judge), judge_file, protocol, store, data, out, inspect, limits, max_calls,
+        to, llm, base_url, (rewriter, judge), judge_file, protocol, store, data, out, (inspect, examples), limits,
+        max_calls,
         {"budget_usd": budget_usd, "budget_tokens": budget_tokens, "temperature": temperature, "seed": seed},
     )  # fmt: skip
     spec = work.spec(name, str(path), document.id, document.id)
@@ -197,7 +208,7 @@ class _Work:
         store: Path | None,
         data: Path | None,
         out: Path | None,
-        inspect: str,
+        trying: tuple[str, str],
         limits: dict[str, int],
         max_calls: int,
         settings: dict[str, Any],
@@ -212,7 +223,8 @@ class _Work:
         self.rewriter, self.judge = (
             self.writer if other is None else chat_ref(other, base_url, **settings) for other in others
         )
-        self.store, self.out, self.inspect, self.max_calls = store_at(store), out, inspect, max_calls
+        self.store, self.out, self.max_calls = store_at(store), out, max_calls
+        self.inspect, self.examples = trying
         self.judge_file = judge_file
         if protocol == "all" or self.task.rows is None:
             loaded = load_rows(self.task, "train", data_dir=data_dir(data))
@@ -236,6 +248,7 @@ class _Work:
             rewriter=self.rewriter,
             judge=self.judge,
             inspect=self.inspect,
+            examples=self.examples,
             limits=self.limits,
             transferred_from=transferred_from,
             judge_file=self.judge_file,

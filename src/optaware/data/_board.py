@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from functools import cached_property
 from pathlib import Path
 
 from optaware.data._gate import screen
@@ -117,15 +116,13 @@ class Board:
             return None
         return row * (self.tries.most + 1) + (0 if record.attempt is None else record.attempt + 1)
 
-    @cached_property
-    def _told(self) -> str:
-        return self._rewriting.head_text
-
     def checks(self, candidate: Candidate) -> tuple[AutomaticCheck, ...]:
         """The automatic checks of a candidate."""
         row = self.index.find(candidate.example_id)
         assert row is not None
-        return screen(self.task, self.examples[row], candidate, self.spec.gate, self._told, self._held_out)
+        example = self.examples[row]
+        told = self._rewriting.told(example)
+        return screen(self.task, example, candidate, self.spec.gate, told, self._held_out)
 
     def stand(self, row: int, attempt: int) -> int:
         """Grade of a try; see `Stand`."""

@@ -95,6 +95,14 @@ class RewriterPrompt(_Prompt):
         """The whole chat for one row."""
         return self._row(example, span=_plain(self.task.span_text(example)))
 
+    def told(self, example: Example) -> str:
+        """`head_text` for one row. A row may be one of the examples: its own rewrite there is no repeated prompt."""
+        span = _plain(self.task.span_text(example))
+        own = {shot["rewrite"] for shot in self.shots if shot["text"] == span}
+        if not own:
+            return self.head_text
+        return "\n".join(turn.content for turn in self.head if turn.role != "assistant" or turn.content not in own)
+
 
 @dataclass(frozen=True)
 class JudgePrompt(_Prompt):

@@ -5,6 +5,7 @@ Importing this loads neither torch nor openai; opening a chat model does not eit
 
 from optaware.llm._cache import ReplyCache
 from optaware.llm._chat import Chat
+from optaware.llm._local import shared_models
 from optaware.llm._open import open_chat
 from optaware.llm._protocol import ChatModel, request_id
 from optaware.llm._scripted import scripted_chat
@@ -22,4 +23,5 @@ __all__ = [
     "open_chat",
     "request_id",
     "scripted_chat",
+    "shared_models",
 ]

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -13,21 +16,38 @@ from optaware.llm._protocol import Session
 from optaware.records import ChatModelRef, ModelRef
 
 if TYPE_CHECKING:
-    from optaware.models import LoadedModel
+    from optaware.models import KeptPrefixes, LoadedModel
 
-__all__ = ["LocalProvider"]
+__all__ = ["LocalProvider", "shared_models"]
 
 _CHUNK_ROWS = 512
 _BATCH_ROWS = 64
 _SAMPLE = 1 << 14
 _SAMPLES = 64
 
+_shared: ContextVar[dict[str, tuple[LoadedModel, KeptPrefixes]] | None] = ContextVar("optaware_models", default=None)
+
+
+@contextmanager
+def shared_models() -> Iterator[None]:
+    """Within the block, local chat models of the same weights and precision are loaded once, whoever opens them.
+
+    For programs that make many corpora or templates in one process. What prompts have in common from one to the next
+    (a judge's examples) is not computed again either. The memory is given back at the end of the block.
+    """
+    token = _shared.set({})
+    try:
+        yield
+    finally:
+        _shared.reset(token)
+
 
 class LocalProvider:
     """Generates with a causal language model on this machine.
 
     Rows are taken in chunks of several hundred. Within a chunk the prompts' common prefix (instructions and few-shot
-    examples) is computed once, so what is held in memory does not grow with the number of rows.
+    examples) is computed once, so what is held in memory does not grow with the number of rows. The prefixes computed
+    last, up to 256 MiB, stay for the chunks that follow.
 
     Args:
         ref: `model` is a path, hub name or asset name; `concurrency` the rows in a batch, at least 64, because a
@@ -38,7 +58,7 @@ class LocalProvider:
     def __init__(self, ref: ChatModelRef, *, dtype: str = "bf16") -> None:
         self.ref = ref
         self._model_ref = ModelRef.model_validate({"name": ref.model, "dtype": dtype})
-        self._loaded: LoadedModel | None = None
+        self._ready: tuple[LoadedModel, KeptPrefixes] | None = None
 
     @cached_property
     def identity(self) -> str:
@@ -61,11 +81,16 @@ class LocalProvider:
         """Load the model, unless an earlier session has."""
         from optaware.llm._local_session import LocalSession
 
-        if self._loaded is None:
-            from optaware.models import load_model
+        if self._ready is None:
+            from optaware.models import KeptPrefixes, load_model
 
-            self._loaded = load_model(self._model_ref)
-        return LocalSession(self._loaded, self.ref, self.concurrency)
+            others = _shared.get()
+            self._ready = None if others is None else others.get(self.identity)
+            if self._ready is None:
+                self._ready = (load_model(self._model_ref), KeptPrefixes())
+                if others is not None:
+                    others[self.identity] = self._ready
+        return LocalSession(*self._ready, self.ref, self.concurrency)
 
 
 def folder_id(folder: Path) -> str:

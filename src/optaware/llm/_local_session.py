@@ -14,7 +14,7 @@ from optaware.llm._usage import price
 from optaware.records import ChatMessage, ChatModelRef, ChatReply, ChatRequest
 
 if TYPE_CHECKING:
-    from optaware.models import Generation, LoadedModel
+    from optaware.models import Generation, KeptPrefixes, LoadedModel
 
 __all__ = ["LocalSession", "prompt_ids", "prompt_text"]
 
@@ -28,8 +28,8 @@ class _Cancelled(Exception):
 class LocalSession:
     """Implements `Session`."""
 
-    def __init__(self, loaded: LoadedModel, ref: ChatModelRef, batch_size: int) -> None:
-        self._loaded, self._ref, self._batch_size = loaded, ref, batch_size
+    def __init__(self, loaded: LoadedModel, kept: KeptPrefixes, ref: ChatModelRef, batch_size: int) -> None:
+        self._loaded, self._kept, self._ref, self._batch_size = loaded, kept, ref, batch_size
         self._asked: list[_Asked] = []
         self._done: queue.SimpleQueue[Done | BaseException | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
@@ -118,6 +118,7 @@ class LocalSession:
             stop=stop,
             batch_size=self._batch_size,
             on_done=finished,
+            kept=self._kept,
         )
 
     def _encode(self, messages: Sequence[ChatMessage]) -> list[int]:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from optaware.models._energy import Counter, CounterError, EnergyMeter
     from optaware.models._generate import Generation, generate
     from optaware.models._introspect import unwrap
+    from optaware.models._kept_prefixes import KeptPrefixes
     from optaware.models._load import LoadedModel, list_model_names, load_model
     from optaware.models._memory import held_memory_bytes, peak_memory_bytes
     from optaware.models._scoring import Objective, OptionScorer
@@ -25,6 +26,7 @@ __all__ = [
     "EncodedExample",
     "EnergyMeter",
     "Generation",
+    "KeptPrefixes",
     "LoadedModel",
     "ModelSize",
     "Objective",
@@ -46,6 +48,7 @@ _HOMES = {
     "EncodedExample": "_encode",
     "EnergyMeter": "_energy",
     "Generation": "_generate",
+    "KeptPrefixes": "_kept_prefixes",
     "LoadedModel": "_load",
     "ModelSize": "_size",
     "Objective": "_scoring",

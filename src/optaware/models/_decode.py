@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from optaware.errors import ModelError
 from optaware.models._ends import end_tokens, find_stop
 from optaware.models._introspect import attention_window, cache_argument, forward_arguments, tolerance, unwrap
+from optaware.models._kept_prefixes import KeptPrefixes
 from optaware.models._prefix import PrefixGroup, group_by_prefix
 from optaware.models._shared_attention import Prefix, RowCache, sharing
 
@@ -24,6 +25,7 @@ _KNOWN = ("sdpa", "eager")
 _CACHE_BYTES = 1 << 30
 _MOST_ROWS = 256
 _PREFILL_CPU, _PREFILL_GPU = 512, 8192
+_WORTH_KEEPING = 32
 
 _can_share: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
@@ -70,7 +72,9 @@ class Decoder:
         temperature: float,
         stop: tuple[str, ...],
         on_done: Callable[[int, Generation], None] | None,
+        kept: KeptPrefixes | None = None,
     ) -> None:
+        self.kept = kept
         self.model = model
         self.tokenizer = tokenizer
         self.temperature = temperature
@@ -90,8 +94,16 @@ class Decoder:
         self.longest_stop = max(map(len, stop), default=0)
 
     def groups(self, rows: Sequence[Row]) -> list[PrefixGroup]:
-        """Rows that share a prefix; one group without sharing where the model does not allow it."""
+        """Rows that share a prefix; one group without sharing where the model does not allow it.
+
+        A row alone shares what is kept of earlier calls.
+        """
         groups = group_by_prefix([row.prompt for row in rows])
+        if self.kept is not None:
+            for place, group in enumerate(groups):
+                if len(group.indices) == 1:
+                    prompt = rows[group.indices[0]].prompt
+                    groups[place] = PrefixGroup(group.indices, self.kept.find(prompt[:-1])[0])
         longest = max((len(row.prompt) + row.limit for row in rows), default=0)
         if all(group.shared == 0 for group in groups) or self._may_share(longest):
             return groups
@@ -99,11 +111,7 @@ class Decoder:
 
     def run(self, rows: list[Row], shared: int, batch_size: int | None) -> dict[int, Generation]:
         """Generate for rows whose prompts begin with the same `shared` tokens; generations by the row's index."""
-        prefix = None
-        if shared:
-            cache = RowCache(shared)
-            self._forward([rows[0].prompt[:shared]], cache, None, 0)
-            prefix = cache.prefix()
+        prefix = self._prefix(rows[0].prompt[:shared]) if shared else None
         rows = sorted(rows, key=lambda row: len(row.prompt))
         batches = -(-len(rows) // (batch_size or self._fitting(rows, shared)))
         edges = [len(rows) * batch // batches for batch in range(batches + 1)]
@@ -112,6 +120,26 @@ class Decoder:
             for start, end in pairwise(edges):
                 results |= self._batch(rows[start:end], prefix, shared)
         return results
+
+    def _prefix(self, tokens: Sequence[int]) -> Prefix:
+        """Keys and values of the shared tokens; those that an earlier call computed are not computed again."""
+        known, prefix = self.kept.find(tokens) if self.kept is not None else (0, None)
+        if prefix is None or known < len(tokens):
+            cache = RowCache(len(tokens) - known)
+            with sharing(self.model, prefix) if prefix is not None else nullcontext():
+                self._forward([tokens[known:]], cache, prefix, known)
+            own = cache.prefix()
+            prefix = (
+                own
+                if prefix is None
+                else [
+                    (torch.cat([keys, more_keys], dim=2), torch.cat([values, more_values], dim=2))
+                    for (keys, values), (more_keys, more_values) in zip(prefix, own, strict=True)
+                ]
+            )
+        if self.kept is not None and len(tokens) - known >= _WORTH_KEEPING:
+            self.kept.keep(tokens, prefix)
+        return prefix
 
     def _batch(self, rows: list[Row], prefix: Prefix | None, shared: int) -> dict[int, Generation]:
         logits, visible, cache = self._prefill(rows, prefix, shared)

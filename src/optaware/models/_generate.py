@@ -11,6 +11,7 @@ from torch import nn
 from optaware.errors import ProblemList
 from optaware.models._decode import Decoder, Generation, Row
 from optaware.models._introspect import evaluating, unwrap
+from optaware.models._kept_prefixes import KeptPrefixes
 
 __all__ = ["Generation", "generate"]
 
@@ -26,6 +27,7 @@ def generate(
     stop: Sequence[str] = (),
     batch_size: int | None = None,
     on_done: Callable[[int, Generation], None] | None = None,
+    kept: KeptPrefixes | None = None,
 ) -> list[Generation]:
     """Generate a continuation of each prompt, greedily or by sampling.
 
@@ -49,6 +51,8 @@ def generate(
         batch_size: Rows at once. More rows make better use of the processor; each takes memory for its own tokens
             only, not for the prefix. None: as many as keep that within 1 GiB, at most 256.
         on_done: Called with the prompt's index and its generation as soon as that is finished.
+        kept: Where prefixes stay for the next call; only for a model whose weights do not change meanwhile. Logits then
+            differ by rounding from those of a call without it, for the prefix is computed in other pieces.
 
     Returns:
         One generation per prompt, in the prompts' order.
@@ -63,7 +67,7 @@ def generate(
         Row(index, prompt, limit, torch.Generator().manual_seed(seeds[index]) if seeds and temperature > 0 else None)
         for index, (prompt, limit) in enumerate(zip(prompts, limits, strict=True))
     ]
-    decoder = Decoder(model, tokenizer, temperature, tuple(stop), on_done)
+    decoder = Decoder(model, tokenizer, temperature, tuple(stop), on_done, kept)
     results: dict[int, Generation] = {}
     with evaluating(model):
         for group in decoder.groups(rows):

@@ -63,6 +63,9 @@ class DesignSpec(Record):
         gate: Bounds of the automatic checks.
         inspect: Who looks at the rewrites: `judge` (checks and judge; a person's labels overrule them where there are
             any) or `person` (the build waits until a person has labelled what passes the checks).
+        examples: What the rewriter is shown before there are examples of its own (phases 3 and 5): `none`, as in the
+            paper, or a column of the task's few-shot module (`oat`, `paraphrase`), for models that give rows back
+            unchanged when they see no example.
         limits: Bounds.
         transferred_from: Content hash of the template that a transfer starts from.
         judge_file: A calibrated judge; None: the packaged one.
@@ -83,6 +86,7 @@ class DesignSpec(Record):
     judge: ChatModelRef
     gate: GateSpec = GateSpec()
     inspect: Literal["judge", "person"] = "judge"
+    examples: str = "none"
     limits: DesignLimits = DesignLimits()
     transferred_from: str | None = None
     judge_file: str | None = None

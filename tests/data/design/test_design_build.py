@@ -13,6 +13,7 @@ import yaml
 from designing import FACTS, GUARD, REF, RULES, SOURCE, WHAT, WHO, Bench, Writer, rewritten
 
 from optaware.data import make_corpus_spec, preview, prompt_ids
+from optaware.data._prompts import rewriter_prompt
 from optaware.data.design import find_template, list_templates, parse_template
 from optaware.data.design._material import cut, plain_text
 from optaware.data.design._replies import about_learning, general, grounded, read_lines
@@ -65,6 +66,11 @@ def test_the_finished_template_serves_previews_and_corpora(bench: Bench) -> None
     assert [m["role"] for m in rewrite[1:-1]] == ["user", "assistant"] * 3
     assert rewrite[2]["content"] == "The bell was sold by the monk."
     assert rewrite[-1]["content"] == "Original premise: The farmer sold the horse.\nRewritten premise:"
+    prompt = rewriter_prompt(bench.task, str(path))
+    shown_row = next(row for row in bench.rows if bench.task.span_text(row) == "The monk sold the bell.")
+    assert "The bell was sold by the monk." in prompt.told(bench.rows[0])
+    assert "The bell was sold by the monk." not in prompt.told(shown_row), "an example's own rewrite repeats no prompt"
+    assert prompt.told(shown_row).startswith(rewrite[0]["content"])
     spec = make_corpus_spec(
         task=bench.task,
         task_name="copa",
@@ -104,6 +110,23 @@ def test_faults_are_fed_back_until_all_rows_are_valid(bench: Bench) -> None:
     assert "it says what is to be inferred" in told
     assert "In 4 of 4 texts" in told
     assert card.phases[3].lost == 0
+
+
+def test_packaged_examples_may_be_shown_until_there_are_own_ones(bench: Bench) -> None:
+    asked = dict[str, list[str]]()
+
+    def note(request: ChatRequest) -> str:
+        turns = [turn.content for turn in request.messages if turn.role == "assistant"]
+        asked.setdefault("packaged" if "The boy's card tower fell down." in turns else "own", []).append(turns[0])
+        return rewritten(request)
+
+    card = bench.build(Writer({"rewrite": note}), examples="oat")
+    assert len(asked["packaged"]) == 4 + 3, "phases 3 and 5"
+    assert set(asked["own"]) == {"The bell was sold by the monk."}
+    assert card.shots == 3
+    assert preview(bench.task, bench.rows, str(bench.folder / "phase-3" / "template.jinja"), 1)
+    with pytest.raises(InputError, match="no such rewrites"):
+        bench.designer(Writer(), examples="poetry")
 
 
 def test_bounded_rounds_end_and_are_told(bench: Bench) -> None:

@@ -74,6 +74,7 @@ def make_design_spec(
     judge: ChatModelRef | None = None,
     gate: GateSpec | None = None,
     inspect: str = "judge",
+    examples: str = "none",
     limits: DesignLimits | None = None,
     transferred_from: str | None = None,
     judge_file: Path | None = None,
@@ -93,16 +94,25 @@ def make_design_spec(
         judge: Chat model that judges; None: the writer.
         gate: Bounds of the automatic checks.
         inspect: `judge` or `person`.
+        examples: Column of the task's few-shot module that the rewriter is shown until phase 5, or `none`.
         limits: Bounds.
         transferred_from: Content hash of the template that a transfer starts from.
         judge_file: A calibrated judge (`optaware data calibrate`); None: the packaged one.
         max_calls: Requests of all kinds at most.
 
     Raises:
-        InputError: There are no rows.
+        InputError: There are no rows, or the task's few-shot module has no such examples.
     """
     if not rows:
         raise InputError.of("rows-missing", task_name, "there are no training rows", "Check --protocol and the data.")
+    known = sorted({column for shot in find_module(task).rewriter for column in shot.rewrites})
+    if examples != "none" and examples not in known:
+        raise InputError.of(
+            "template-shots",
+            f"--examples {examples}",
+            "the task's few-shot module has no such rewrites",
+            f"Use one of: {', '.join((*known, 'none'))}.",
+        )
     voting = read_judge(judge_file)
     prompts = {path.name: path.read_text("utf-8") for path in sorted(PROMPTS.glob("*.jinja"))}
     return DesignSpec.model_validate(
@@ -120,6 +130,7 @@ def make_design_spec(
             "judge": judge or writer,
             "gate": gate or GateSpec(),
             "inspect": inspect,
+            "examples": examples,
             "limits": limits or DesignLimits(),
             "transferred_from": transferred_from,
             "judge_file": None if judge_file is None else str(judge_file),
@@ -294,7 +305,7 @@ class Designer:
             document, module, outcome = step(ground, before)
         finally:
             asker.close()
-        save(folder, document, self.task, module or _bare(self.task))
+        save(folder, document, self.task, module or ground.first_module)
         write_text(folder / "diff.txt", diff_text(before, document, number))
         calls, cached, usage = earlier
         phase = TemplatePhase(
@@ -389,10 +400,6 @@ def _fifth(ground: Ground, before: Document | None) -> tuple[Document, FewShotMo
 def _given(before: Document | None) -> Document:
     assert before is not None
     return before
-
-
-def _bare(task: Task) -> FewShotModule:
-    return find_module(task).model_copy(update={"rewriter": ()})
 
 
 def _name(ref: ChatModelRef) -> str:

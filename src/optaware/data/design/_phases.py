@@ -101,6 +101,14 @@ class Ground:
         return find_module(self.task)
 
     @property
+    def first_module(self) -> FewShotModule:
+        """What templates are tried with before phase 5 has made examples: none, unless the spec names some."""
+        wanted = self.spec.examples
+        shots = [shot for shot in self.module.rewriter if wanted in shot.rewrites]
+        only = [shot.model_copy(update={"rewrites": {wanted: shot.rewrites[wanted]}}) for shot in shots]
+        return self.module.model_copy(update={"rewriter": tuple(only)})
+
+    @property
     def wording(self) -> dict[str, str]:
         """Names of the task's module, as templates see them."""
         return _wording(self.task, self.module)
@@ -311,8 +319,8 @@ def phase_3(ground: Ground, before: Document) -> tuple[Document, Outcome]:
     rows = ground.rows[: limits.rows]
     if len(rows) < limits.rows:
         outcome.notes.append(f"there are {len(rows)} rows, not {limits.rows}")
-    module = ground.module.model_copy(update={"rewriter": ()})
-    document = before.with_meta(phase=3)
+    module = ground.first_module
+    document = before.with_meta(phase=3, shots=ground.spec.examples)
     best: tuple[int, Document] | None = None
     told: list[tuple[str, str]] = []
     for number in range(1, limits.rounds + 1):
@@ -406,10 +414,14 @@ def phase_4(ground: Ground, card: PaperCard, before: Document, phase_2_left: Doc
 
 
 def phase_5(ground: Ground, before: Document) -> tuple[Document, FewShotModule, Outcome]:
-    """Rows that phase 3 did not see are rewritten without examples; the valid ones become the few-shot module."""
+    """Rows that phase 3 did not see are rewritten; the valid rewrites become the few-shot module.
+
+    They are rewritten without examples, or with those that the spec names, none of which stays.
+    """
     limits, outcome = ground.spec.limits, Outcome()
     bare = ground.module.model_copy(update={"rewriter": ()})
-    path = save(ground.folder / "zero-shot", before, ground.task, bare)
+    before = before.with_meta(shots=ground.spec.examples)
+    path = save(ground.folder / "before", before, ground.task, ground.first_module)
     fresh = list(ground.rows[limits.rows :])
     if len(fresh) < limits.shots:
         outcome.notes.append(f"only {len(fresh)} rows are left beside those of phase 3, which serve as well")
