@@ -43,6 +43,8 @@ from optaware.models import tiny_model
 SHARES = {"in-process": 0.5, "subprocess": 0.3, "in-process-cold": 0.07, "subprocess-cold": 0.07, "ray": 0.06}
 STAGES = ("rewriting", "judging", "training", "evaluation", "report")
 LONGEST_S = 300.0
+MOST_FAULTY = 10
+"""Studies with faults after which a way of running is given up."""
 ENDED = (0, 1, 3)
 
 Process = Forked | subprocess.Popen[bytes]
@@ -305,17 +307,17 @@ def main() -> int:
     number = signal.Signals[f"SIG{given.signal}"]
     campaign = Campaign("kills" if number == signal.SIGKILL else f"stops_{given.signal.lower()}", given)
     total = sum(SHARES[name] for name in given.only)
-    with arena(campaign.work, given.only) as (endpoint, way_of):
-        for name in given.only:
-            wanted, index, way = max(1, round(given.count * SHARES[name] / total)), 0, None
-            while (left := wanted - _kills(campaign, name)) > 0:
-                index += 1
-                key = f"{name}/{index}"
-                if campaign.has(key):
-                    continue
-                way = way or way_of(name)
-                places = campaign.work / "store", campaign.work / "study.log"
-                _one(campaign, Chain(way, *places, endpoint, campaign.random(key), number), key, left)
+    wanted = {name: max(1, round(given.count * SHARES[name] / total)) for name in given.only}
+    if pending := [name for name in given.only if wanted[name] > _kills(campaign, name)]:
+        with arena(campaign.work, pending) as (endpoint, way_of):
+            for name in pending:
+                way, index = way_of(name), 0
+                while (left := wanted[name] - _kills(campaign, name)) > 0 and _faulty(campaign, name) < MOST_FAULTY:
+                    index += 1
+                    key = f"{name}/{index}"
+                    if not campaign.has(key):
+                        places = campaign.work / "store", campaign.work / "study.log"
+                        _one(campaign, Chain(way, *places, endpoint, campaign.random(key), number), key, left)
     rows = [_row(name, [row for row in campaign.rows if row["way"] == name]) for name in given.only]
     notes = [
         "compared: every record (JSON without times, memory and process ids; other files by their bytes), the reply "
@@ -324,6 +326,10 @@ def main() -> int:
         "in-process and subprocess are forks of a process that has imported everything; the others start from nothing",
     ]
     return campaign.finish(rows, notes=notes)
+
+
+def _faulty(campaign: Campaign, name: str) -> int:
+    return sum(bool(row["faults"]) for row in campaign.rows if row["way"] == name)
 
 
 def _kills(campaign: Campaign, name: str) -> int:
