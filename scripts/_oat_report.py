@@ -99,7 +99,7 @@ def _corpus(place: Path, shown: set[str]) -> Found:
 def page(found: Found) -> str:
     """The report in Markdown."""
     tasks: Found = found["tasks"]
-    lines = ["# The pipeline of rewritten data on six tasks", "", _opening(found), ""]
+    lines = ["# The pipeline of rewritten data", "", _opening(found), ""]
     lines += _table(
         "1. Template: rewrites of training rows that are valid",
         ("task", "lines of phases", "tries (phase 3)", "examples made (phase 5)", "finished template", "why not"),

@@ -25,11 +25,12 @@ import _oat_report as report
 from build_templates import keep, run
 
 from optaware._io import read_json, write_json
+from optaware.cli._options import chat_ref
 from optaware.data.judge import Bench, labelled_pairs, measure, packaged_labels
 from optaware.data.review import RowFinder
 from optaware.errors import OptawareError
 from optaware.llm import open_chat, shared_models
-from optaware.records import ChatModelRef, JudgeTemplate
+from optaware.records import JudgeTemplate
 from optaware.store import Store
 from optaware.tasks import get_task
 
@@ -101,7 +102,7 @@ class Pipeline:
         if path.is_file() or self.given.report_only:
             return
         print(f"== judge {task}", flush=True)
-        ref = ChatModelRef(provider="local", model=self.given.llm, max_tokens=16, concurrency=64)
+        ref = chat_ref(self.given.llm, None, max_tokens=16, concurrency=64)
         own = get_task(task)
         bench = Bench(own, [open_chat(ref, cache=Store(self.at.parent).chat_cache())], [ref], None)
         pairs = labelled_pairs([packaged_labels(task)], own, RowFinder(own, None))[0]
