@@ -9,6 +9,7 @@ import pytest
 
 from optaware.errors import IntegrityError
 from optaware.records import MeZO
+from optaware.train import _journal
 from optaware.train._batches import BatchOrder, split
 from optaware.train._journal import HEADER_1, MAGIC, Journal, JournalHeader, read_journal
 from optaware.train._seeds import derive_seed, generator
@@ -29,6 +30,13 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert head == HEAD
     assert [pair[0] for pair in steps] == [0.5, 1.5, 2.5]
     assert all(math.isnan(pair[1]) for pair in steps)
+
+
+def test_a_new_journal_outlasts_a_power_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[Path] = []
+    monkeypatch.setattr(_journal, "sync_folder", synced.append)
+    write(tmp_path / "j", 3)
+    assert synced == [tmp_path]  # its name too is on the disk before a checkpoint counts on it
 
 
 def test_a_torn_tail_is_left_out_and_cut_on_resume(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from optaware._io import canonical_json, storage_errors
+from optaware._io import canonical_json, storage_errors, sync_folder
 from optaware.errors import InputError, IntegrityError, Problem
 from optaware.records import Method, ZerothOrderConfig
 from optaware.train.schedules import Settings, settings_at
@@ -223,6 +223,7 @@ class Journal:
                     self._keep(header, steps)
                 else:
                     self._file.write(header.pack())
+                    sync_folder(path.parent)  # a checkpoint counts on the journal being there
             except BaseException:
                 self._file.close()
                 raise
