@@ -13,6 +13,9 @@ from optaware.execute import PARENT_VARIABLE
 
 __all__ = ["stop_requests"]
 
+_open: list[threading.Event] = []
+"""Of the blocks that are open in this process, outermost first: a driver's, and that of a job which runs within it."""
+
 
 @contextmanager
 def stop_requests(after_s: float | None = None) -> Iterator[Callable[[], bool]]:
@@ -33,11 +36,13 @@ def stop_requests(after_s: float | None = None) -> Iterator[Callable[[], bool]]:
         if asked.is_set():
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
             os.kill(os.getpid(), number)
-        asked.set()
+        for each in _open:  # whoever runs the job that hears it must not begin the next one
+            each.set()
 
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, signal.SIGTERM):
             previous[number] = signal.signal(number, handle)
+        _open.append(asked)
 
     def stop_now() -> bool:
         orphaned = parent is not None and os.getppid() != int(parent)
@@ -48,3 +53,5 @@ def stop_requests(after_s: float | None = None) -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+        if previous:
+            _open.remove(asked)
