@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -109,6 +110,9 @@ class ReportCorpus:
     evidence: CorpusEvidence | None = None
 
 
+_FOLDER = re.compile(r"[0-9a-f]{12}-")
+
+
 def load_report_run(folder: Path, spec: RunSpec | None = None) -> ReportRun:
     """Read one run's folder.
 
@@ -127,7 +131,8 @@ def load_report_run(folder: Path, spec: RunSpec | None = None) -> ReportRun:
         )
     env_file, result_file = folder / "env.json", folder / "result.json"
     environment = read_json(env_file) if env_file.exists() else {}
-    run_id = short_id(spec)
+    # An earlier version may have made the id otherwise; what a report names is the folder that is there.
+    run_id = folder.name[:12] if _FOLDER.match(folder.name) else short_id(spec)
     if (folder / "DONE").exists():
         result = parse_record(RunResult, read_json(result_file), str(result_file))
         return ReportRun(run_id, spec, folder, result.outcome, result, result.detail, environment)
