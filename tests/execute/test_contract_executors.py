@@ -55,7 +55,7 @@ def test_a_stop_ends_what_runs_and_begins_nothing_more(name, tmp_path, make_job,
     outcomes = make_backend(name, begun.exists).run(jobs, lambda event: None)
     assert [outcome.state for outcome in outcomes[2:]] == ["stopped", "stopped"]
     if name != "in-process":
-        assert {outcome.state for outcome in outcomes} == {"stopped"}
+        assert {outcome.state for outcome in outcomes} == {"stopped"}, outcomes
         while _alive(str(begun)):  # what was killed is gone as soon as the machine finds time for it
             time.sleep(0.05)
         assert not ended.exists()

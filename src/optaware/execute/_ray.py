@@ -112,7 +112,7 @@ class Ray:
                 ray.cancel(item.reference, force=False)
             deadline = time.monotonic() + GRACE_S
             while running and time.monotonic() < deadline:
-                self._collect(ray, running, outcomes, on_event, _POLL_S)
+                self._collect(ray, running, outcomes, on_event, _POLL_S, stopping=True)
             # Ray calls a task cancelled as soon as it is told to stop; its command may still be writing what it has.
             while any(item.note.exists() for item in cancelled) and time.monotonic() < deadline:
                 time.sleep(_POLL_S)
@@ -140,13 +140,15 @@ class Ray:
         outcomes: dict[str, Outcome],
         on_event: Callable[[Event], None],
         wait_s: float,
+        *,
+        stopping: bool = False,
     ) -> None:
         if not running:
             return
         ready, _ = ray.wait([item.reference for item in running], num_returns=1, timeout=wait_s)
         for item in [item for item in running if item.reference in ready]:
             running.remove(item)
-            outcomes[item.job.key] = outcome = _outcome(ray, item)
+            outcomes[item.job.key] = outcome = _outcome(ray, item, stopping)
             on_event(Event("end", item.job, outcome=outcome))
 
 
@@ -159,14 +161,16 @@ def _show(item: _Submitted, on_event: Callable[[Event], None]) -> None:
         on_event(Event("progress", item.job, *moved))
 
 
-def _outcome(ray: Any, item: _Submitted) -> Outcome:
+def _outcome(ray: Any, item: _Submitted, stopping: bool) -> Outcome:
     try:
         code, reason = ray.get(item.reference)
-    except (ray.exceptions.TaskCancelledError, ray.exceptions.RayTaskError) as error:
-        if isinstance(error, ray.exceptions.TaskCancelledError) or "KeyboardInterrupt" in str(error):
-            return Outcome(item.job.key, "stopped", "told to stop")
-        return Outcome(item.job.key, "failed", str(error).strip().splitlines()[-1])
     except ray.exceptions.RayError as error:
+        # A worker that is cancelled while it starts may die of it: whatever Ray calls that, the stop was asked for.
+        cancelled = isinstance(error, ray.exceptions.TaskCancelledError) or "KeyboardInterrupt" in str(error)
+        if stopping or cancelled:
+            return Outcome(item.job.key, "stopped", "told to stop")
+        if isinstance(error, ray.exceptions.RayTaskError):
+            return Outcome(item.job.key, "failed", str(error).strip().splitlines()[-1])
         detail = f"its Ray worker died, also when it was tried again ({type(error).__name__})"
         return Outcome(item.job.key, "failed", detail)
     return outcome_of(item.job.key, code, item.job.log, reason)
