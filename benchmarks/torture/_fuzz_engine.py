@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -102,6 +103,7 @@ class Watch:
         self._run = target.prepare(work)
         for seed in target.seeds:  # imports and caches are not an input's memory
             self._sort(seed)
+        warnings.simplefilter("error")  # what numpy only warns of, as a user's strict run would see it
         self._before = _peak()
         held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (held + MEMORY_BYTES, resource.RLIM_INFINITY))

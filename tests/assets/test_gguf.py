@@ -155,6 +155,14 @@ def test_gemma_norms_are_stored_one_too_high(tmp_path) -> None:
     assert all(values(tmp_path / "m.gguf", weight).eq(0).all() for weight in weights)
 
 
+def test_weights_that_are_no_numbers_are_refused(tmp_path) -> None:
+    array = np.ones((2, 32), np.float32)
+    array[1, 3] = np.inf
+    [weight] = small(tmp_path / "m.gguf", "qwen2", {"blk.3.ffn_up.weight": (array, gguf.GGMLQuantizationType.F32)})
+    with pytest.raises(AssetError, match=r"up_proj\.weight.*infinite"):
+        values(tmp_path / "m.gguf", weight)
+
+
 @pytest.mark.parametrize(
     ("architecture", "name"), [("mamba", "token_embd.weight"), ("qwen2", "blk.0.ssm_in.weight"), ("qwen2", "rope")]
 )

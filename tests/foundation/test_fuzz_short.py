@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import sys
 from pathlib import Path
 
@@ -33,7 +32,8 @@ def survives(name: str, inputs, folder: Path) -> None:
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_mutated_files_end_in_documented_errors_only(name: str, tmp_path: Path) -> None:
-    made = mutations(TARGETS[name], random.Random().randrange(2**31))
+    # Always the same inputs: what a change breaks is then told apart from what the campaigns, with new seeds, find.
+    made = mutations(TARGETS[name], seed=7)
     survives(name, (next(made) for _ in range(8 * TARGETS[name].share)), tmp_path)
 
 

@@ -170,18 +170,24 @@ def _bfloat16(gguf: Path, weight: _Weight) -> Iterator[bytes]:
     step = max(1, _CHUNK // weight.shape[-1])
     for start in range(0, rows.shape[0], step):
         try:
-            values = dequantize(np.ascontiguousarray(rows[start : start + step]), tensor.tensor_type) + weight.shift
+            # A scale that is not finite is told below, by the weight's name; numpy would only warn.
+            with np.errstate(all="ignore"):
+                values = dequantize(np.ascontiguousarray(rows[start : start + step]), tensor.tensor_type) + weight.shift
         except NotImplementedError as error:
             raise _unknown(
                 f"weight {weight.name!r}", f"its type {tensor.tensor_type.name} is not dequantised"
             ) from error
-        yield (
-            torch.from_numpy(values.astype(np.float32, copy=False))
-            .to(torch.bfloat16)
-            .view(torch.int16)
-            .numpy()
-            .tobytes()
-        )
+        stored = torch.from_numpy(values.astype(np.float32, copy=False)).to(torch.bfloat16)
+        if not stored.isfinite().all():
+            raise AssetError(
+                Problem(
+                    "asset-not-converted",
+                    f"weight {weight.name!r}",
+                    "it has values that are infinite or no number, so every answer of the model would be",
+                    "The file is damaged or was made wrongly: remove it and fetch it again.",
+                )
+            )
+        yield stored.view(torch.int16).numpy().tobytes()
 
 
 def _write_config_and_tokenizer(gguf: Path, out: Path, *, tied: bool) -> None:
