@@ -211,11 +211,14 @@ def read_json(path: Path) -> Any:
 
 def _loads(data: bytes) -> Any:
     """Raises `ValueError` or `RecursionError`; NaN and Infinity, which JSON does not have, are refused."""
-    return json.loads(data.decode("utf-8"), parse_constant=_no_constant)
+    return _DECODER.decode(data.decode("utf-8"))
 
 
 def _no_constant(word: str) -> Any:
     raise ValueError(f"{word} is no JSON number")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_no_constant)
 
 
 def _malformed(path: Path, error: Exception, kind: str, line: int | None = None) -> Problem:

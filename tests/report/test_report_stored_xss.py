@@ -15,7 +15,8 @@ from optaware.report._ablation_view import make_ablation_view
 from optaware.report._arms import collect
 from optaware.report._compare import StudyRuns, build_comparison
 from optaware.report._curves import curve_groups
-from optaware.report._plots import curve_panels, forest
+from optaware.report._panels import curve_panels
+from optaware.report._plots import forest
 from optaware.report._render import Plots, render_html
 from optaware.report._tradeoff import tradeoffs
 from optaware.report._view import make_view
@@ -58,7 +59,7 @@ def report_page(view, payload):
     methods = [arm.display for arm in shown.study.methods if arm.config.name != "zero-shot"]
     plots = Plots(
         {each.key: forest(each.comparisons, f"f{at}") for at, each in enumerate(shown.families) if each.comparisons},
-        tuple((group, tuple(curve_panels(group, f"c{at}"))) for at, group in enumerate(groups)),
+        tuple((group, tuple(curve_panels(group))) for group in groups),
         tuple(tradeoffs(shown.collected, methods, variants)),
     )
     return render_html(shown, plots, [f"runs.csv{payload}"])

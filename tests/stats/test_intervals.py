@@ -123,3 +123,12 @@ def test_coverage_of_the_paired_bootstrap(seeds, examples, seed_sd, noise):
         interval = paired_bootstrap(right(0.9).astype(int), right(0.6).astype(int), rng=rng, draws=500)
         held += interval.low <= truth <= interval.high
     assert 0.91 <= held / 300 <= 0.995
+
+
+def test_columns_drawn_in_parts_are_those_drawn_at_once():
+    from optaware.stats._bootstrap import _draw_columns
+
+    values = np.random.default_rng(0).normal(size=(1001, 71))
+    columns = np.random.default_rng(1).integers(0, 71, values.shape)
+    found = _draw_columns(values, np.random.default_rng(1))
+    assert np.array_equal(found, np.take_along_axis(values, columns, axis=1).mean(axis=1))

@@ -24,7 +24,19 @@ from optaware.stats import (
     wilson,
 )
 
-__all__ = ["LEVEL", "Cell", "Comparison", "Family", "FamilyKey", "cell", "families", "matched", "paired_test"]
+__all__ = [
+    "LEVEL",
+    "Cell",
+    "Comparison",
+    "Family",
+    "FamilyKey",
+    "cell",
+    "correctness",
+    "families",
+    "matched",
+    "paired_test",
+    "shared_ids",
+]
 
 LEVEL = 0.95
 FamilyKey = Literal["baseline", "between", "first-order", "zero-shot"]
@@ -92,24 +104,26 @@ def cell(arm: Arm) -> Cell:
     if len(arm.scored) == 1:
         only = arm.scored[0]
         return Cell(arm, wilson(int(only.correct.sum()), len(only.ids), level=LEVEL))
-    ids = _shared(arm.scored)
-    interval = crossed_bootstrap(_matrix(arm.scored, ids), rng=_generator("cell", arm.key), level=LEVEL)
+    ids = shared_ids(arm.scored)
+    interval = crossed_bootstrap(correctness(arm.scored, ids), rng=_generator("cell", arm.key), level=LEVEL)
     clipped = {"low": max(0.0, interval.low), "high": min(1.0, interval.high)}
     return Cell(arm, interval.model_copy(update=clipped))
 
 
-def _shared(scored: Sequence[Scored]) -> list[str]:
-    common = set(scored[0].ids).intersection(*(item.ids for item in scored[1:]))
-    return sorted(common)
+def shared_ids(scored: Sequence[Scored]) -> list[str]:
+    """The test rows that all of these runs have, in order."""
+    distinct = {id(item.ids): item.ids for item in scored}.values()  # most runs share one tuple
+    return sorted(set.intersection(*map(set, distinct)))
 
 
-def _matrix(scored: Sequence[Scored], ids: Sequence[str]) -> npt.NDArray[np.int8]:
+def correctness(scored: Sequence[Scored], ids: Sequence[str]) -> npt.NDArray[np.int8]:
     """Correctness [seeds, examples], the columns in the order of `ids`."""
-    rows = []
+    orders: dict[int, list[int]] = {}
     for item in scored:
-        place = {example: index for index, example in enumerate(item.ids)}
-        rows.append(item.correct[[place[example] for example in ids]])
-    return np.stack(rows)
+        if id(item.ids) not in orders:
+            place = {example: index for index, example in enumerate(item.ids)}
+            orders[id(item.ids)] = [place[example] for example in ids]
+    return np.stack([item.correct[orders[id(item.ids)]] for item in scored])
 
 
 def matched(
@@ -118,10 +132,10 @@ def matched(
     """Correctness [seeds, rows] of two arms on shared seeds and rows, and a generator that depends on both alone."""
     left = [item for seed in seeds for item in arm if item.run.spec.seed == seed]
     right = [item for seed in seeds for item in baseline if item.run.spec.seed == seed]
-    if not left or len(left) != len(right) or not (ids := _shared([*left, *right])):
+    if not left or len(left) != len(right) or not (ids := shared_ids([*left, *right])):
         return None
     rng = _generator("matched", *(item.run.run_id for item in (*left, *right)))
-    return _matrix(left, ids), _matrix(right, ids), rng
+    return correctness(left, ids), correctness(right, ids), rng
 
 
 def families(study: StudySpec, collected: Collected) -> list[Family]:
@@ -214,7 +228,7 @@ def _place(key: ArmKey, collected: Collected) -> str:
 def _family(key: FamilyKey, title: str, pairs: Sequence[_Pair], collected: Collected) -> Family:
     usable, impossible = [], []
     for pair in pairs:
-        if pair.arm and _shared([*pair.arm, *pair.baseline]):
+        if pair.arm and shared_ids([*pair.arm, *pair.baseline]):
             usable.append(pair)
         else:
             impossible.append(f"{_place(pair.key, collected)}: {pair.key.variant} against {pair.other}")
@@ -229,8 +243,8 @@ def _family(key: FamilyKey, title: str, pairs: Sequence[_Pair], collected: Colle
 
 
 def _contrast(pair: _Pair) -> Contrast:
-    ids = _shared([*pair.arm, *pair.baseline])
-    arm, baseline = _matrix(pair.arm, ids), _matrix(pair.baseline, ids)
+    ids = shared_ids([*pair.arm, *pair.baseline])
+    arm, baseline = correctness(pair.arm, ids), correctness(pair.baseline, ids)
     rng = _generator("contrast", pair.key, pair.other)
     test = paired_test(arm, baseline)
     return Contrast(
@@ -261,8 +275,8 @@ def _comparison(contrast: Contrast, pair: _Pair, place: str, fdr: float) -> Comp
         verdict = "higher" if difference.low > 0 else "lower"
     most = max(len(item.ids) for item in (*pair.arm, *pair.baseline))
     shared = f"{contrast.n_examples} of {most} test rows are shared" if contrast.n_examples < most else ""
-    ids = _shared([*pair.arm, *pair.baseline])
-    arm, baseline = _matrix(pair.arm, ids), _matrix(pair.baseline, ids)
+    ids = shared_ids([*pair.arm, *pair.baseline])
+    arm, baseline = correctness(pair.arm, ids), correctness(pair.baseline, ids)
     difference_of = arm - baseline
     rows_only = sign_flip_test(arm, baseline, rng=_generator("models", pair.key, pair.other)).p_value
     several = min(difference_of.shape) > 1

@@ -109,11 +109,13 @@ def collect(study: StudySpec, runs: Sequence[ReportRun], exclusions: Mapping[str
     scored: dict[str, Scored] = {}
     checked: list[ReportRun] = []
     labels: dict[str, dict[str, int]] = {}
+    known_ids: dict[tuple[str, ...], tuple[str, ...]] = {}
     for run in {run.run_id: run for run in runs}.values():
         if run.state == "done":
             try:
                 found, by_id = _score(run)
-                scored[run.run_id] = found
+                # The runs of a task have the same test rows: one copy of their ids is kept.
+                scored[run.run_id] = replace(found, ids=known_ids.setdefault(found.ids, found.ids))
                 labels.setdefault(task_name(run.spec.rows.task), {}).update(by_id)
             except InputError as error:
                 run = replace(run, state="failed", detail=f"its records cannot be used: {short_reason(str(error))}")

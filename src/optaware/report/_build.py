@@ -58,7 +58,8 @@ def build_report(
         InputError: A step or evaluation file is malformed.
     """
     from optaware.report._latex import render_latex
-    from optaware.report._plots import curve_panels, forest
+    from optaware.report._panels import curve_panels
+    from optaware.report._plots import forest
     from optaware.report._render import Plots, render_html, render_markdown
     from optaware.report._tables import write_tables
     from optaware.report._tradeoff import tradeoffs
@@ -71,7 +72,7 @@ def build_report(
         forests={
             family.key: forest(family.comparisons, f"f-{family.key}") for family in view.families if family.comparisons
         },
-        curves=tuple((group, tuple(curve_panels(group, f"c{index}"))) for index, group in enumerate(groups)),
+        curves=tuple((group, tuple(curve_panels(group))) for group in groups),
         tradeoffs=tuple(
             tradeoffs(
                 collected,

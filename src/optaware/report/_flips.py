@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from optaware.report._analysis import Comparison, Family
-from optaware.report._arms import Arm, ArmKey, Collected, Scored
+from optaware.report._analysis import Comparison, Family, correctness, shared_ids
+from optaware.report._arms import Arm, ArmKey, Collected
 
 __all__ = ["Flip", "FlipGroup", "Texts", "flip_groups"]
 
@@ -69,8 +67,8 @@ def _group(item: Comparison, arm: Arm, baseline: Arm, texts: Mapping[str, tuple[
     seeds = set(item.contrast.seeds)
     left = [each for each in arm.scored if each.run.spec.seed in seeds]
     right = [each for each in baseline.scored if each.run.spec.seed in seeds]
-    ids = sorted(set(left[0].ids).intersection(*(each.ids for each in [*left, *right])))
-    mine, theirs = _right(left, ids), _right(right, ids)
+    ids = shared_ids([*left, *right])
+    mine, theirs = correctness(left, ids), correctness(right, ids)
     ups, downs = (mine > theirs).sum(axis=0), (mine < theirs).sum(axis=0)
     arm_right, baseline_right = mine.sum(axis=0), theirs.sum(axis=0)
     flips = []
@@ -90,14 +88,6 @@ def _group(item: Comparison, arm: Arm, baseline: Arm, texts: Mapping[str, tuple[
                 )
             )
     return FlipGroup(item, int(ups.sum()), int(downs.sum()), mine.size, tuple(flips))
-
-
-def _right(scored: Sequence[Scored], ids: Sequence[str]) -> np.typing.NDArray[np.int8]:
-    rows = []
-    for item in scored:
-        place = {example: index for index, example in enumerate(item.ids)}
-        rows.append(item.correct[[place[example] for example in ids]])
-    return np.stack(rows)
 
 
 def _short(text: str) -> str:

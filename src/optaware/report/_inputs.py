@@ -1,11 +1,13 @@
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+from typing_extensions import TypedDict
 
 from optaware._io import read_json, read_jsonl
 from optaware.errors import InputError, Problem, ProblemList
@@ -29,6 +31,33 @@ _LARGE = 200_000
 _SPREAD = 800
 """Rows taken of a larger one: enough for a curve of 120 points, each a mean over a twentieth of the run."""
 RunState = Literal["done", "failed", "diverged", "missing"]
+
+
+T = TypeVar("T")
+
+
+class _Step(TypedDict, total=False):
+    step: Any
+    loss: Any
+    forwards: Any
+
+
+_PREDICTIONS = TypeAdapter(list[Prediction])
+_STEPS = TypeAdapter(list[_Step])
+
+
+def _at_once(rows: TypeAdapter[list[T]], lines: list[bytes]) -> list[T] | None:
+    """All lines parsed and checked in one go, which takes a fraction of the time; None where anything is amiss, for
+    the way that says what and where."""
+    lines = [line for line in lines if line and not line.isspace()]
+    text = b"[" + b",".join(lines) + b"]"
+    if b"NaN" in text or b"Infinity" in text:  # read here, but not JSON
+        return None
+    try:
+        found = rows.validate_json(text)
+    except ValidationError:
+        return None
+    return found if len(found) == len(lines) else None
 
 
 @dataclass(frozen=True)
@@ -60,6 +89,8 @@ class ReportRun:
             InputError: The file is missing or a line is malformed; all faults at once.
         """
         path = self.folder / "predictions.jsonl"
+        if path.exists() and (rows := _at_once(_PREDICTIONS, path.read_bytes().split(b"\n"))) is not None:
+            return rows
         problems = ProblemList(str(path))
         found = []
         for number, row in enumerate(read_jsonl(path), start=1):
@@ -69,18 +100,20 @@ class ReportRun:
         return found
 
     def steps(self) -> list[dict[str, Any]]:
-        """Rows of `steps.jsonl` as plain values, evenly spread over the file where it has very many; empty without
-        one."""
+        """Step, loss and forward passes of the rows of `steps.jsonl`, evenly spread over the file where it has very
+        many; empty without one."""
         path = self.folder / "steps.jsonl"
-        if not path.exists() or path.stat().st_size <= _LARGE:
-            return self._rows("steps.jsonl")
+        if not path.exists():
+            return []
         lines = path.read_bytes().split(b"\n")
-        lines = lines[:-1]  # what follows the last newline is empty or torn
-        picked = lines[:: max(1, len(lines) // _SPREAD)]
-        try:
-            return [row for row in json.loads(b"[" + b",".join(picked) + b"]") if isinstance(row, dict)]
-        except ValueError:
-            return self._rows("steps.jsonl")  # which says what is wrong, and where
+        if sum(map(len, lines)) > _LARGE:
+            lines = lines[:-1]  # what follows the last newline is empty or torn
+            lines = lines[:: max(1, len(lines) // _SPREAD)]
+        rows = _at_once(_STEPS, lines)
+        if rows is not None:
+            return [dict(row) for row in rows]
+        names = _Step.__annotations__
+        return [{name: row[name] for name in names if name in row} for row in self._rows("steps.jsonl")]
 
     def evals(self) -> list[dict[str, Any]]:
         """The rows of `eval.jsonl` as plain values; empty when there is no file."""

@@ -7,14 +7,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from optaware.report._analysis import Comparison
-from optaware.report._curves import Curve, CurveGroup
-from optaware.report._words import percent, points, span
+from optaware.report._words import points, span
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["SERIES", "curve_panels", "dash_of", "forest"]
+__all__ = ["SERIES", "dash_of", "forest"]
 
 SERIES = 6
 """Colours in the style sheet (`--s0` … `--s5`); further variants reuse them with other dashes."""
@@ -122,77 +121,6 @@ def _forest_row(axes: Axes, row: int, item: Comparison) -> None:
 def _in_words(item: Comparison) -> str:
     contrast, d = item.contrast, item.contrast.difference
     return f"{contrast.arm} minus {contrast.baseline}, {item.place}: {points(d.estimate)} ({span(d.low, d.high)})"
-
-
-def curve_panels(group: CurveGroup, salt: str) -> list[str]:
-    """Training loss, dev loss and dev accuracy against forward passes, each a figure of its own."""
-    panels = [
-        ("Training loss" + (f", mean over {group.window} steps" if group.window > 1 else ""), group.train, 1.0),
-        ("Dev loss", group.dev_loss, 1.0),
-        ("Dev accuracy, %", group.dev_accuracy, 100.0),
-    ]
-    return [
-        _panel(group, title, curves, scale, f"{salt}-{index}")
-        for index, (title, curves, scale) in enumerate(panels)
-        if curves
-    ]
-
-
-def _panel(group: CurveGroup, title: str, curves: Sequence[Curve], scale: float, salt: str) -> str:
-    with _style(salt):
-        from matplotlib.figure import Figure
-        from matplotlib.ticker import EngFormatter, MaxNLocator
-
-        figure = Figure(figsize=(3.7, 2.5))
-        axes = figure.add_axes((0.135, 0.17, 0.835, 0.71))
-        few = max(len(curve.x) for curve in curves) <= 40
-        top = _top(curves) * scale
-        for curve in curves:
-            y = [min(value * scale, top) for value in curve.y]
-            dashes = _DASHES[curve.series % len(_DASHES)]
-            axes.plot(
-                curve.x,
-                y,
-                color=_colour(curve.series),
-                linestyle=dashes,
-                linewidth=1.4,
-                alpha=0.9,
-                solid_capstyle="round",
-            )
-            marker = _MARKERS[curve.series % len(_MARKERS)]
-            if few:
-                axes.plot(curve.x, y, linestyle="none", marker=marker, markersize=3, color=_colour(curve.series))
-            if curve.ended:
-                axes.plot(
-                    curve.x[-1:], y[-1:], marker="x", markersize=7, markeredgewidth=1.8, color=_colour(curve.series)
-                )
-        axes.set_title(title)
-        axes.set_xlabel("forward passes (of one batch)")
-        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-        axes.xaxis.set_major_locator(MaxNLocator(5))
-        axes.yaxis.set_major_locator(MaxNLocator(5))
-        axes.margins(x=0.02)
-        axes.grid(axis="y")
-        axes.set_axisbelow(True)
-        place = f"{group.method}, {group.model}, {group.task}"
-        return _svg(figure, salt, f"{title} against forward passes; {place}. {_ends(group, curves, scale)}")
-
-
-def _top(curves: Sequence[Curve]) -> float:
-    """Where the plot ends upwards: a diverged run may leave it, so that the others can be read."""
-    steady = [value for curve in curves if not curve.ended for value in curve.y]
-    if not steady:
-        return max(value for curve in curves for value in curve.y)
-    return max(steady) + 0.3 * (max(steady) - min(steady))
-
-
-def _ends(group: CurveGroup, curves: Sequence[Curve], scale: float) -> str:
-    said = []
-    for series, name in group.variants:
-        ends = [curve.y[-1] for curve in curves if curve.series == series]
-        shown = ", ".join(percent(value) if scale > 1 else f"{value:.3f}" for value in ends)
-        said.append(f"{name} ends at {shown or 'no value'}")
-    return "; ".join(said) + "."
 
 
 def _plain(text: str) -> str:

@@ -8,7 +8,7 @@ from hashlib import sha256
 from importlib.resources import files
 from typing import Any
 
-from optaware.report._curves import CurveGroup
+from optaware.report._curves import MOST_LINES, CurveGroup
 from optaware.report._plots import SERIES, dash_of
 from optaware.report._tradeoff import Tradeoff
 from optaware.report._view import View, run_task
@@ -27,6 +27,8 @@ class Plots:
     tradeoffs: tuple[Tradeoff, ...] = ()
 
 
+_MANY_SEEDS = 10
+"""Seeds up to which a cell of the accuracy table shows each at once."""
 _FILTERS = {
     "percent": percent,
     "points": points,
@@ -71,7 +73,9 @@ def render_html(view: View, plots: Plots, links: Sequence[str]) -> str:
         "curves": [(group, [Markup(svg) for svg in svgs]) for group, svgs in plots.curves],  # noqa: S704
     }
     digest = b64encode(sha256(script.encode()).digest()).decode()
-    page = environment.get_template("report.html.jinja").render(v=view, script_sha256=digest, links=links, **safe)
+    page = environment.get_template("report.html.jinja").render(
+        v=view, script_sha256=digest, links=links, most_lines=MOST_LINES, many_seeds=_MANY_SEEDS, **safe
+    )
     return _tidy(page)
 
 

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from optaware.report._arms import Arm, Collected
-from optaware.report._words import duration, number, percent
+from optaware.report._axis import engineering
+from optaware.report._words import duration, percent
 
 __all__ = ["Tradeoff", "tradeoffs"]
 
@@ -56,7 +57,7 @@ def tradeoffs(collected: Collected, methods: Sequence[str], variants: Sequence[s
                 levels.append(("most frequent label", collected.majority[task]))
             where = f"{model}, {task}"
             svgs = (
-                _panel(points, levels, "forward passes", lambda p: p.forwards, lambda x: number(x, 2), where),
+                _panel(points, levels, "forward passes", lambda p: p.forwards, engineering, where),
                 _panel(points, levels, "seconds of training", lambda p: p.seconds, duration, where),
             )
             used = sorted({(point.series, variants[point.series]) for point in points})

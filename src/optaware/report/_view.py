@@ -21,6 +21,9 @@ from optaware.report._questions import Answer, answers
 
 __all__ = ["AccuracyRow", "AccuracyTable", "Cost", "Machine", "RunRow", "View", "make_view"]
 
+_ONE_TABLE = 150
+"""Runs up to which all are in one table."""
+
 
 @dataclass(frozen=True)
 class AccuracyRow:
@@ -118,6 +121,18 @@ class View:
     def finished(self) -> int:
         """Runs that count."""
         return sum(row.run.state == "done" for row in self.runs)
+
+    @property
+    def run_groups(self) -> tuple[tuple[str, tuple[RunRow, ...]], ...]:
+        """The runs for the run table: all in one where a page can bear it, otherwise by task and model."""
+        if len(self.runs) <= _ONE_TABLE:
+            return (("", self.runs),)
+        groups: dict[str, list[RunRow]] = {}
+        for row in self.runs:
+            key = self.collected.labels.get(row.run.run_id)
+            place = f"{key.task}, {key.model}" if key else "not in the study"
+            groups.setdefault(place, []).append(row)
+        return tuple((place, tuple(rows)) for place, rows in groups.items())
 
     @property
     def has_examples(self) -> bool:

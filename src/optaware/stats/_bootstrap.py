@@ -13,6 +13,7 @@ from optaware.stats._check import FloatArray, matrix, t_quantile, unit_interval
 __all__ = ["crossed_bootstrap", "paired_bootstrap", "two_way_variance"]
 
 _CELLS_AT_ONCE = 4_000_000
+_CELLS_IN_CACHE = 32_000
 _MOST_KINDS = 256
 """Different columns up to which their counts are drawn; correctness of S seeds has at most 2^S kinds, differences
 3^S."""
@@ -137,8 +138,22 @@ def _draw_means(data: FloatArray, rng: np.random.Generator, draws: int) -> Float
             drawn = rng.multinomial(examples, counts / examples, size)
             means[start : start + size] = ((weights @ kinds) * drawn).sum(axis=1) / examples
         else:
-            columns = rng.integers(0, examples, (size, examples))
-            means[start : start + size] = np.take_along_axis(weights @ data, columns, axis=1).mean(axis=1)
+            means[start : start + size] = _draw_columns(weights @ data, rng)
+    return means
+
+
+def _draw_columns(values: FloatArray, rng: np.random.Generator) -> FloatArray:
+    """Row by row, the mean of `values` [draws, examples] over as many columns, drawn with replacement.
+
+    A few rows at a time, so that everything stays in cache; a generator gives the same numbers in parts as at once.
+    """
+    draws, examples = values.shape
+    means = np.empty(draws)
+    step = max(1, _CELLS_IN_CACHE // examples)
+    for start in range(0, draws, step):
+        part = values[start : start + step]
+        places = rng.integers(0, examples, part.shape) + (np.arange(len(part)) * examples)[:, None]
+        means[start : start + step] = part.ravel().take(places).mean(axis=1)
     return means
 
 
