@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from hashlib import blake2b
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-__all__ = ["text_digest", "weights_digest"]
+__all__ = ["parameters_digest", "text_digest", "weights_digest"]
 
 _CHUNK = 1 << 20
 """Numbers taken at a time: their integers, places and factors are 8 MB each while they are made."""
@@ -19,6 +19,11 @@ _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 def text_digest(text: str) -> int:
     """63 bits of BLAKE2b."""
     return int.from_bytes(blake2b(text.encode("utf-8"), digest_size=8).digest(), "little") >> 1
+
+
+def parameters_digest(model: nn.Module) -> str:
+    """The digest of all parameters of a model that have data, trained or not."""
+    return weights_digest({name: each for name, each in model.named_parameters() if each.device.type != "meta"})
 
 
 @torch.no_grad()

@@ -26,12 +26,9 @@ if TYPE_CHECKING:
     from optaware.models import EncodedExample
     from optaware.train.gpu import FusedLearner
 
-__all__ = ["FUSED", "fused_learner", "obstacle"]
+__all__ = ["fused_learner", "obstacle"]
 
 _log = logging.getLogger("optaware")
-
-FUSED = ", fused step"
-"""What the platform of a journal ends with when its updates were made by the fused step."""
 
 _CHECKED_ROWS, _SCALE = 8, 4.0
 """The check's rows, and its perturbation scale in those of the run: more than rounding, less than havoc."""

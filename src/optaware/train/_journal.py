@@ -1,181 +1,42 @@
-"""journal.bin: what a forward-only run did, in four bytes a probe.
+"""journal.bin: what forward-only training did, in four bytes a probe.
 
-Seeds follow from the run's seed and the step, learning rate, perturbation scale and number of queries from the method
-and the step, so a probe's record is one float32: its coefficient g (for one-point estimates with residual feedback the
-loss that g follows from); NaN marks a probe that was skipped. With the base weights this is the whole run.
-
-Layout of version 2, little-endian: `PREFIX` (magic, version, size of the header), the header as canonical JSON, then
-one float32 per probe, step by step from step 1. Version 1 had a binary header `HEADER_1`. It can be read but not
-replayed, since it does not say along which directions the run went.
+Seeds follow from the seed and the step, perturbation scale and number of queries from the method and the step, so a
+probe's record is one float32: its coefficient g (for one-point estimates with residual feedback the loss that g follows
+from); NaN marks a probe that was skipped. With the base weights this is the whole run. `_journal_header` has what
+comes first, `_journal_records` what a step and what lies between steps looks like.
 """
 
 from __future__ import annotations
 
-import json
-import math
-import os
-import struct
+import errno
+import weakref
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import BinaryIO
 
-from optaware._io import canonical_json, storage_errors, sync_folder
-from optaware.errors import InputError, IntegrityError, Problem
-from optaware.records import Method, ZerothOrderConfig
-from optaware.train.schedules import Settings, settings_at
+from optaware._io import storage_errors, sync_folder, write_bytes
+from optaware.train._journal_header import HEADER_1, MAGIC, OPTIMIZER, JournalHeader, foreign, unreadable
+from optaware.train._journal_records import Code, Mark, Place, Rates, Record, Step
 
-if TYPE_CHECKING:
-    from pydantic import TypeAdapter
-
-__all__ = ["Journal", "JournalHeader", "read_journal"]
-
-MAGIC = b"OAWJRNL\0"
-VERSION = 2
-PREFIX = struct.Struct("<8sHH")
-HEADER_1 = struct.Struct("<8sHHIqdd32s32s")
-"""Magic, version, size of the header, queries, run seed, lr, eps, spec fingerprint, SHA-256 of the base weights."""
+__all__ = ["HEADER_1", "MAGIC", "Journal", "JournalHeader", "foreign", "read_journal", "read_records", "set_aside"]
 
 
-@dataclass(frozen=True)
-class JournalHeader:
-    """What a journal belongs to, and all that its numbers need to be understood.
+def read_records(path: Path) -> tuple[JournalHeader, list[Record]]:
+    """The header and all whole records, with marks where the weights settled; one torn by a kill is left out.
 
-    Attributes:
-        spec: Fingerprint of the run's spec, 64 hexadecimal digits.
-        base: SHA-256 of the base weights, 64 hexadecimal digits; zeros when it is not known.
-        seed: The run's seed, which the seed of every probe is derived from.
-        method: The method's config as JSON values.
-        steps: Updates that the run asks for; schedules go by it.
-        settle_every: Steps between evaluations, at which all that was learnt is rounded into the stored weights.
-        device: Kind of device that the noise was drawn on (`cpu`, `cuda`).
-        platform: Processor, torch version and threads, which rounding can depend on.
-        version: Version of the file.
+    Raises:
+        IntegrityError: The file is not a journal of a known version.
+        StorageError: It cannot be read.
     """
-
-    spec: str
-    base: str
-    seed: int
-    method: dict[str, Any] = field(hash=False)
-    steps: int
-    settle_every: int
-    device: str = "cpu"
-    platform: str = ""
-    version: int = VERSION
-
-    @property
-    def config(self) -> ZerothOrderConfig:
-        """The method's config.
-
-        Raises:
-            InputError: This release has no such method.
-        """
-        from pydantic import ValidationError
-
-        try:
-            config = _method_adapter().validate_python(self.method)
-        except ValidationError as error:
-            raise InputError.of(
-                "journal-method", str(self.method), str(error), "Use the release that wrote the journal."
-            ) from error
-        if not isinstance(config, ZerothOrderConfig):
-            why = "it is no forward-only method, and only those keep journals"
-            raise InputError.of("journal-method", str(self.method), why, "Use the release that wrote the journal.")
-        return config
-
-    def settings(self, step: int) -> Settings:
-        """Learning rate, perturbation scale and number of queries of one step."""
-        return settings_at(self.config, step, self.steps)
-
-    def pack(self) -> bytes:
-        """The header's bytes."""
-        text = canonical_json({key: value for key, value in asdict(self).items() if key != "version"}).encode("utf-8")
-        return PREFIX.pack(MAGIC, VERSION, PREFIX.size + len(text)) + text
-
-    @classmethod
-    def unpack(cls, data: bytes, path: Path) -> tuple[JournalHeader, int]:
-        """Read a header from the beginning of a journal; returns it and its size in bytes.
-
-        Raises:
-            IntegrityError: It is none, or of a version that this release does not know.
-        """
-        if len(data) < PREFIX.size or data[: len(MAGIC)] != MAGIC:
-            raise _unreadable(path, "it does not begin as a journal does")
-        _, version, size = PREFIX.unpack(data[: PREFIX.size])
-        if version not in (1, VERSION):
-            raise _unreadable(path, f"its version is {version}, this release reads versions 1 and {VERSION}")
-        if len(data) < size:
-            raise _unreadable(path, "it ends within its header")
-        if version == 1:
-            if len(data) < HEADER_1.size:
-                raise _unreadable(path, "it ends within its header")
-            *_, queries, seed, lr, eps, spec, base = HEADER_1.unpack(data[: HEADER_1.size])
-            method = {"name": "mezo", "queries": queries, "lr": lr, "eps": eps}
-            return cls(spec.hex(), base.hex(), seed, method, 0, 1, version=1), size
-        try:
-            header = cls(**json.loads(data[PREFIX.size : size]))
-        except (ValueError, TypeError, RecursionError) as error:
-            raise _unreadable(path, "its header is damaged") from error
-        texts = (header.spec, header.base, header.device, header.platform)
-        numbers = (header.seed, header.steps, header.settle_every)
-        if (
-            not all(isinstance(text, str) for text in texts)
-            or not all(isinstance(number, int) for number in numbers)
-            or not isinstance(header.method, dict)
-            or min(header.steps, header.settle_every) < 1
-        ):
-            raise _unreadable(path, "its header is damaged")
-        return header, size
-
-    def difference(self, other: JournalHeader) -> str:
-        """In which way another header belongs to something else; empty when it does not."""
-        if self.version != other.version:
-            return f"it has version {other.version}, this run writes version {self.version}"
-        named = {"spec": "another spec", "base": "other base weights", "seed": "another seed", "steps": "other steps"}
-        named |= {"method": "another method", "settle_every": "another evaluation interval"}
-        known = type(self.config)().to_json()  # a journal may be older than some field of the method
-        other = replace(other, method={**known, **other.method})
-        wrong = [words for key, words in named.items() if getattr(self, key) != getattr(other, key)]
-        hashes = [
-            f"{key} {getattr(other, key)[:12]}… instead of {getattr(self, key)[:12]}…"
-            for key in ("spec", "base")
-            if getattr(self, key) != getattr(other, key)
-        ]
-        return f"it belongs to {' and '.join(wrong)}" + (f" ({', '.join(hashes)})" if hashes else "") if wrong else ""
-
-
-@cache
-def _method_adapter() -> TypeAdapter[Any]:
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(Method)
-
-
-def _unreadable(path: Path, why: str) -> IntegrityError:
-    advice = "Delete the run's folder to run it anew, or use the release that wrote it."
-    return IntegrityError(Problem("journal-unreadable", path.name, why, advice, str(path)))
-
-
-def foreign(path: Path, why: str) -> IntegrityError:
-    """The error for a journal that belongs to something else."""
-    advice = "Use the model and the spec that it was written with, or delete the run's folder to run it anew."
-    return IntegrityError(Problem("journal-foreign", path.name, why, advice, str(path)))
-
-
-class _Widths:
-    """Number of values of each step, from the method's query schedule."""
-
-    def __init__(self, header: JournalHeader) -> None:
-        self._config, self._steps = header.config, header.steps
-        self._constant = self._config.queries if self._config.query_schedule == "constant" else None
-
-    def at(self, step: int) -> int:
-        return self._constant or settings_at(self._config, step, self._steps).queries
-
-    def before(self, steps: int) -> int:
-        """Values in the first `steps` steps."""
-        return self._constant * steps if self._constant else sum(map(self.at, range(1, steps + 1)))
+    with storage_errors(path):
+        data = path.read_bytes()
+    header, size = JournalHeader.unpack(data, path)
+    records: list[Record] = []
+    for record, place, _ in Code(header, path).records(data, size):
+        records.append(record)
+        if header.version != OPTIMIZER and place.step % header.settle_every == 0:
+            records.append(Mark("settled"))
+    return header, records
 
 
 def read_journal(path: Path) -> tuple[JournalHeader, list[tuple[float, ...]]]:
@@ -185,65 +46,178 @@ def read_journal(path: Path) -> tuple[JournalHeader, list[tuple[float, ...]]]:
         IntegrityError: The file is not a journal of a known version.
         StorageError: It cannot be read.
     """
+    header, records = read_records(path)
+    return header, [record.kept for record in records if isinstance(record, Step)]
+
+
+def set_aside(path: Path) -> None:
+    """Give a journal that is going to be replaced another name: `journal-1.bin`, or the first number that is free."""
+    if not path.exists():
+        return
+    number = 1
+    while (other := path.with_name(f"{path.stem}-{number}{path.suffix}")).exists():
+        number += 1
     with storage_errors(path):
-        data = path.read_bytes()
-    header, size = JournalHeader.unpack(data, path)
-    count = (len(data) - size) // 4
-    values = struct.unpack(f"<{count}f", data[size : size + 4 * count])
-    widths = _Widths(header)
-    steps: list[tuple[float, ...]] = []
-    at = 0
-    while at + (width := widths.at(len(steps) + 1)) <= count:
-        steps.append(values[at : at + width])
-        at += width
-    return header, steps
+        path.rename(other)
 
 
 class Journal:
-    """Appends to a run's journal.
+    """A journal that grows.
 
-    Each step is one unbuffered write, so a killed process leaves all steps but the one that was being written; nothing
-    is synced, so a machine that stops may lose the last ones.
+    Each record is one unbuffered write, so a killed process leaves all but the one that was being written; nothing is
+    synced, so a machine that stops may lose the last ones.
+
+    A journal that is followed (`Journal.follow`) stands before its first step. What is then appended is compared with
+    what is there, and only moves on as long as it is the same; at the first difference the rest is cut off.
 
     Args:
         path: The file.
         header: What it belongs to.
         steps: Steps to keep of a journal that is already there; what follows them is cut off, torn or not.
+        writes: Whether the file is this process's to write; otherwise it is kept in memory alone.
 
     Raises:
         IntegrityError: The file belongs to something else, or holds fewer steps.
     """
 
-    def __init__(self, path: Path, header: JournalHeader, steps: int) -> None:
-        self._path = path
-        with storage_errors(path):
-            self._file: BinaryIO = path.open("r+b" if steps else "wb", buffering=0)
+    def __init__(self, path: Path, header: JournalHeader, steps: int, *, writes: bool = True) -> None:
+        self._path, self._file = path, None
+        if not steps:
+            self._stand(header, header.pack(), writes=writes)
+            return
+        found, data, size = _read(path, header)
+        ends = {place.step: end for _, place, end in Code(found, path).records(data, size)}
+        if steps not in ends:
+            raise unreadable(path, f"it holds fewer than the {steps} steps of the checkpoint beside it")
+        self._stand(found, data[: ends[steps]], writes=writes, old=True)
+
+    _file: BinaryIO | None
+
+    @classmethod
+    def follow(cls, path: Path, header: JournalHeader, *, writes: bool = True) -> Journal:
+        """A journal that is there, from its first step on; a torn tail is cut off.
+
+        Args:
+            path: The file.
+            header: What it must belong to.
+            writes: Whether the file is this process's to write.
+
+        Raises:
+            IntegrityError: It belongs to something else.
+        """
+        journal = cls.__new__(cls)
+        journal._path, journal._file = path, None
+        found, data, size = _read(path, header)
+        end = max((end for _, _, end in Code(found, path).records(data, size)), default=size)
+        journal._stand(found, data[:end], writes=writes, old=True)
+        journal._at, journal._place = size, Place()
+        return journal
+
+    @classmethod
+    def restore(cls, path: Path, header: JournalHeader, data: bytes, *, writes: bool = True) -> Journal:
+        """The journal as `data` holds it: the file is cut back to it, or written.
+
+        A file that is there and holds something else, neither more nor less of the same, is set aside.
+
+        Raises:
+            IntegrityError: `data` belongs to something else.
+        """
+        journal = cls.__new__(cls)
+        journal._path, journal._file = path, None
+        found, _ = JournalHeader.unpack(data, path)
+        if why := header.difference(found):
+            raise foreign(path, why)
+        if writes:
+            with storage_errors(path):
+                there = path.read_bytes() if path.exists() else b""
+            if not (there.startswith(data) or data.startswith(there)):
+                set_aside(path)
+                there = b""
+            if not there.startswith(data):
+                write_bytes(path, data)
+        journal._stand(found, data, writes=writes, old=True)
+        return journal
+
+    def _stand(self, header: JournalHeader, data: bytes, *, writes: bool, old: bool = False) -> None:
+        """Have the file hold `data`, and stand at its end."""
+        self.header = header
+        self._code = Code(header, self._path)
+        _, self._size = JournalHeader.unpack(data, self._path)
+        self._data, self._at = bytearray(data), len(data)
+        self._place = Place()
+        for _, place, _ in self._code.records(data, self._size):
+            self._place = place
+        if not writes:
+            return
+        with storage_errors(self._path):
+            self._file = self._path.open("r+b" if old else "wb", buffering=0)
+            weakref.finalize(self, self._file.close)  # a loop of somebody else's may just end
             try:
-                if steps:
-                    self._keep(header, steps)
+                if old:
+                    self._file.truncate(len(data))
                 else:
-                    self._file.write(header.pack())
-                    sync_folder(path.parent)  # a checkpoint counts on the journal being there
+                    self._file.write(data)
+                    sync_folder(self._path.parent)  # a checkpoint counts on the journal being there
             except BaseException:
                 self._file.close()
                 raise
 
-    def _keep(self, header: JournalHeader, steps: int) -> None:
-        found, size = JournalHeader.unpack(self._file.read(PREFIX.size + (1 << 16)), self._path)
-        if why := header.difference(found):
-            raise foreign(self._path, why)
-        end = size + 4 * _Widths(header).before(steps)
-        if self._file.seek(0, os.SEEK_END) < end:
-            raise _unreadable(self._path, f"it holds fewer than the {steps} steps of the checkpoint beside it")
-        self._file.truncate(end)
-        self._file.seek(end)
+    @property
+    def ahead(self) -> bool:
+        """Whether there are records that were not come to yet."""
+        return self._at < len(self._data)
 
-    def append(self, kept: Sequence[float]) -> None:
-        """Write what is kept of the next step."""
-        values = (value if math.isfinite(value) else math.nan for value in kept)
-        with storage_errors(self._path):
-            self._file.write(struct.pack(f"<{len(kept)}f", *values))
+    @property
+    def data(self) -> bytes:
+        """The journal up to here."""
+        return bytes(self._data[: self._at])
+
+    def holds(self, mark: Mark) -> bool:
+        """Whether such a mark is anywhere in it."""
+        return any(record == mark for record, _, _ in self._code.records(self._data, self._size))
+
+    def next_step(self, rates: Rates) -> tuple[float, ...] | None:
+        """What is kept of the next step, when it is there and was made with these rates.
+
+        None when there is none, or when something else was recorded at this place: the steps that follow then belong to
+        other weights than those that are here, and are forgotten at the next record.
+        """
+        found = self._code.decode(self._place, self._data, self._at) if self.ahead else None
+        step = found[0] if found else None
+        return step.kept if isinstance(step, Step) and step.rates == rates else None
+
+    def append(self, kept: Sequence[float], rates: Rates = ()) -> None:
+        """Write what is kept of the next step, and the rates it is made with where the header does not tell."""
+        self._add(Step(tuple(kept), rates))
+
+    def mark(self, mark: Mark) -> None:
+        """Write what happened between two steps."""
+        self._add(mark)
+
+    def _add(self, record: Record) -> None:
+        made, place = self._code.encode(self._place, record)
+        end = self._at + len(made)
+        if self._data[self._at : end] != made:
+            if self._file is not None:
+                with storage_errors(self._path):
+                    self._file.truncate(self._at)
+                    self._file.seek(self._at)
+                    if self._file.write(made) != len(made):
+                        raise OSError(errno.ENOSPC, "not all of a step could be written")
+            self._data[self._at :] = made
+        self._at, self._place = end, place
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
+
+
+def _read(path: Path, header: JournalHeader) -> tuple[JournalHeader, bytes, int]:
+    """Header, bytes and header's size of a journal that must belong to what `header` tells of."""
+    with storage_errors(path):
+        data = path.read_bytes()
+    found, size = JournalHeader.unpack(data, path)
+    if why := header.difference(found):
+        raise foreign(path, why)
+    return found, data, size

@@ -32,8 +32,8 @@ from optaware.train._fused import fused_learner
 from optaware.train._journal import Journal, JournalHeader, foreign, read_journal
 from optaware.train._left import FOREIGN, Left, read_left, readable_rows
 from optaware.train._methods import make_learner, make_loss, prepare_model
+from optaware.train._platform import platform_of
 from optaware.train._progress import Progress
-from optaware.train._replay import platform_of
 from optaware.train._types import EvalEvent, Learner, StepEvent, StepResult, TrainEvent, TrainOutcome
 from optaware.train._weights import save_weights
 from optaware.train.distributed import share_queries

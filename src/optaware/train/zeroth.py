@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -90,9 +91,18 @@ class ZerothOrderLearner:
         )
 
     @torch.no_grad()
-    def repeat(self, step: int, kept: Sequence[float]) -> StepResult:
-        """Make an update again from what the journal kept of it, without evaluating a loss."""
+    def repeat(self, step: int, kept: Sequence[float], rates: tuple[float, float] | None = None) -> StepResult:
+        """Make an update again from what the journal kept of it, without evaluating a loss.
+
+        Args:
+            step: Its number.
+            kept: What the journal holds.
+            rates: Learning rate and weight decay; None: those of the settings and of the update.
+        """
         now = self._settings(step)
+        if rates is not None:
+            now = replace(now, lr=rates[0])
+            self.update.weight_decay = rates[1]  # type: ignore[attr-defined]
         self.direction.begin(step)
         probe = self.estimator.recall(probe_seeds(self.seed, step, now.queries), kept, now.eps)
         moved = self.update.apply(self.direction, probe, now.lr)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from optaware._io import canonical_json
 from optaware.errors import InputError, ModelError, Problem, ProblemList
 from optaware.records import Method, ZerothOrderConfig, parse_record
+from optaware.train._journal_header import FREE
 from optaware.train._methods import make_learner
 from optaware.train.directions import Direction
 from optaware.train.zeroth import ZerothOrderLearner
@@ -111,13 +112,13 @@ def _only(model: nn.Module, parameters: Sequence[nn.Parameter]) -> Iterator[None
 
 
 def pieces(
-    model: nn.Module, config: Any, groups: Sequence[Sequence[nn.Parameter]], seed: int
+    model: nn.Module, config: Any, groups: Sequence[Sequence[nn.Parameter]], seed: int, steps: int | None = None
 ) -> list[ZerothOrderLearner]:
     """One composition for each group of parameters. z of a parameter is the same, whatever group it is in."""
     made = []
     for parameters in groups:
         with _only(model, parameters):
-            learner = make_learner(model, _no_loss, config, seed)
+            learner = make_learner(model, _no_loss, config, seed, steps or 1)
         if not isinstance(learner, ZerothOrderLearner):
             raise InputError(
                 Problem(
@@ -159,12 +160,8 @@ class Directions:
             yield
 
 
-_FREE = {"lr", "weight_decay", "batching", "fused", "host_residuals"}
-"""Fields that may be others when a state is taken up: step sizes, and where or how the same numbers are made."""
-
-
 def identity_of(config: ZerothOrderConfig, names: Sequence[Sequence[str]]) -> str:
-    """What must be the same for a saved state to be taken up: the method but for `_FREE`, and the parameters."""
+    """What must be the same for a saved state to be taken up: the method but for what is free, and the parameters."""
     return _identity(config, config.model_dump(mode="json"), names)
 
 
@@ -176,5 +173,5 @@ def identity_now(saved: str, config: ZerothOrderConfig) -> str:
 
 def _identity(config: ZerothOrderConfig, fields: dict[str, Any], names: Any) -> str:
     plain = type(config)().model_dump(mode="json")
-    told = {key: value for key, value in fields.items() if key not in _FREE and plain.get(key) != value}
+    told = {key: value for key, value in fields.items() if key not in FREE and plain.get(key) != value}
     return canonical_json({"method": {**told, "name": fields.get("name")}, "parameters": names})

@@ -6,6 +6,7 @@ import dataclasses
 import math
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -48,6 +49,11 @@ class ZerothOrderMixin(_Base):  # type: ignore[misc]
 
     A checkpoint resumes to the bits of a run that was not interrupted and saved and evaluated at the same steps.
 
+    `journal.bin` in the output folder keeps four bytes a probe, from which `replay` (or `optaware runs replay`)
+    rebuilds the weights. A checkpoint holds it too: resuming cuts it back to there. Where no checkpoint is left,
+    `train(resume_from_checkpoint=True)` makes the steps of the journal again, without evaluating a loss, and goes on;
+    in the logs these have no `loss`, but are counted as `repeated_steps`.
+
     Points are looked at one by one, which gives the bits of a plain loop. With `batching: pairs` (or `on`) both signs
     of a direction (or up to 32 points) go through the model in one pass, where the loss follows from the logits and
     the labels: tried at the first batch, with a warning where it does not. Under `SFTTrainer` a pass then holds the
@@ -58,6 +64,8 @@ class ZerothOrderMixin(_Base):  # type: ignore[misc]
 
     Args:
         method: A method config or the name of one (see `ZerothOrder`).
+        journal: Whether to keep one (none is kept of perturbations in place). One that is there already and is not
+            gone on with is set aside under another name.
         **kwargs: What the trainer takes.
 
     Raises:
@@ -67,8 +75,13 @@ class ZerothOrderMixin(_Base):  # type: ignore[misc]
 
     optimizer: Any
 
-    def __init__(self, *args: Any, method: ZerothOrderConfig | str = "fast", **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, method: ZerothOrderConfig | str = "fast", journal: bool = True, **kwargs: Any
+    ) -> None:
         self.zeroth_order_config = config_of(method, {})
+        self._keeps_journal = journal and self.zeroth_order_config.apply != "in-place"
+        self._from_journal = False
+        self._repeated = 0
         self._sizes: list[float] = []
         self._batched: bool | None = None
         """Whether several points go through the model in one pass; None: not known yet."""
@@ -95,7 +108,7 @@ class ZerothOrderMixin(_Base):  # type: ignore[misc]
     def create_optimizer(self, model: Any = None) -> Any:
         """The `ZerothOrder` of this trainer (made anew after training has ended)."""
         if self.optimizer is None or getattr(self, "_ended", False):
-            self._ended = False
+            self._ended, self._repeated = False, 0
             self._zeroth_order = ZerothOrder(
                 self._bare_model(),
                 self.zeroth_order_config,
@@ -103,6 +116,8 @@ class ZerothOrderMixin(_Base):  # type: ignore[misc]
                 weight_decay=self._step_size("weight_decay", "weight_decay"),
                 seed=self.args.seed,
                 steps=self.state.max_steps if self.state.max_steps > 0 else None,
+                journal=self._journal_path() if self._keeps_journal else None,
+                resume=self._from_journal,
             )
             self._zeroth_order.register_step_post_hook(lambda optimizer, *_: self._note(optimizer.probe))
             self.optimizer = self._zeroth_order
@@ -115,6 +130,9 @@ class ZerothOrderMixin(_Base):  # type: ignore[misc]
         sizes = [abs(value) for _, value in probe.usable]
         if sizes:
             self._sizes.append(math.fsum(sizes) / len(sizes))
+
+    def _journal_path(self) -> Path:
+        return Path(self.args.output_dir) / "journal.bin"
 
     def _bare_model(self) -> nn.Module:
         model: nn.Module = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
@@ -160,6 +178,8 @@ class ZerothOrderMixin(_Base):  # type: ignore[misc]
             loss = self._zeroth_order.estimate(closure, weight=1.0)
         else:
             loss = self._zeroth_order.estimate(closure) / parts
+        if self._zeroth_order.repeats:
+            loss = torch.zeros(())  # it was not evaluated; the trainer adds up what it is given
         device: torch.device = self.args.device
         return loss.to(device)
 
@@ -202,6 +222,9 @@ class ZerothOrderMixin(_Base):  # type: ignore[misc]
                 logs["projected_gradient"] = math.fsum(self._sizes) / len(self._sizes)
                 self._sizes.clear()
             logs["forward_passes"] = optimizer.forwards
+            if optimizer.repeated > self._repeated:
+                logs.pop("loss")
+                logs["repeated_steps"], self._repeated = optimizer.repeated, optimizer.repeated
             if optimizer.skipped:
                 logs["skipped_steps"] = optimizer.skipped
         super().log(logs, *args, **kwargs)
@@ -212,12 +235,22 @@ class ZerothOrderMixin(_Base):  # type: ignore[misc]
         self._end()
         return super()._finalize_training(*args, **kwargs)
 
-    def train(self, *args: Any, **kwargs: Any) -> Any:
-        """Train as the trainer does; however it ends, the model then holds all that was learnt, without hooks."""
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
+        """Train as the trainer does; however it ends, the model then holds all that was learnt, without hooks.
+
+        With `resume_from_checkpoint=True` and no checkpoint in the output folder, the journal is resumed from.
+        """
+        self._from_journal = resume_from_checkpoint is True and self._only_journal_left()
         try:
-            return super().train(*args, **kwargs)
+            return super().train(None if self._from_journal else resume_from_checkpoint, *args, **kwargs)
         finally:
             self._end()
+
+    def _only_journal_left(self) -> bool:
+        from transformers.trainer_utils import get_last_checkpoint
+
+        path = self._journal_path()
+        return self._keeps_journal and path.exists() and get_last_checkpoint(self.args.output_dir) is None
 
     def _end(self) -> None:
         if hasattr(self, "_zeroth_order") and not getattr(self, "_ended", False):

@@ -6,6 +6,8 @@ import math
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -15,12 +17,15 @@ from optaware.errors import DivergedError, InputError, Problem
 from optaware.records import ZerothOrderConfig
 from optaware.train._asked import Point, answered, asked
 from optaware.train._digest import weights_digest
+from optaware.train._journal_header import JournalHeader
+from optaware.train._journal_records import Rates
 from optaware.train._methods import MOST_COPIES
 from optaware.train._types import Probe
 from optaware.train.distributed import Ranks, shared_losses
 from optaware.train.estimators._points import losses_at
 from optaware.train.optim._closure import Closure, check_repeats, still
 from optaware.train.optim._pieces import Directions, check_model, config_of, identity_now, identity_of, pieces
+from optaware.train.optim._record import RecordOfSteps, check_journal, header_of
 from optaware.train.schedules import Settings, settings_at
 from optaware.train.zeroth import probe_seeds
 
@@ -65,10 +70,18 @@ class ZerothOrder(torch.optim.Optimizer):
             `"queries"` (all have the same batch; each evaluates a share of the points). Without a process group of
             `torch.distributed` there is one process and it makes no difference.
         max_skipped: Steps without a finite loss in a row after which `step` raises.
+        journal: A file that keeps four bytes a probe, from which `replay` rebuilds the weights; None: none is kept. A
+            file of this name that is not gone on with is set aside under another name.
+        resume: Make the steps that the journal holds again, as the loop comes to them, instead of estimating them: the
+            same loop, started again with the base model, goes on where the journal ends, to the same bits. `estimate`
+            then calls no closure and returns NaN. Where the loop does something else than it did (another rate, the
+            model looked at between other steps), the rest of the journal is forgotten and steps are estimated.
         **changes: Fields of the method, as in `lr=1e-5, queries=4`.
 
     Raises:
-        InputError: A method or setting that cannot be used; processes that started with different things.
+        InputError: A method or setting that cannot be used; processes that started with different things; at the first
+            step, a journal to resume from that was written on another platform.
+        IntegrityError: At the first step: a journal to resume from that belongs to something else.
         ModelError: Nothing to train, parameters without data, quantised parameters, modules that a direction cannot
             perturb.
     """
@@ -83,10 +96,13 @@ class ZerothOrder(torch.optim.Optimizer):
         steps: int | None = None,
         share: Literal["data", "queries"] = "data",
         max_skipped: int = 50,
+        journal: Path | str | None = None,
+        resume: bool = False,
         **changes: Any,
     ) -> None:
         self.config = config_of(method, changes)
         self._needs_steps(steps)
+        check_journal(self.config, journal, resume=resume)
         if params is None:
             params = [parameter for parameter in model.parameters() if parameter.requires_grad]
             check_model(model, params)
@@ -101,6 +117,8 @@ class ZerothOrder(torch.optim.Optimizer):
         """Forward passes of a whole batch so far."""
         self.skipped = 0
         """Steps without a finite loss so far."""
+        self.repeated = 0
+        """Steps that were made again from the journal, without evaluating a loss."""
         self.probe: Probe | None = None
         """What the last step went by: seeds, coefficients (projected gradients) and losses."""
         self._skipped_in_a_row = 0
@@ -110,6 +128,12 @@ class ZerothOrder(torch.optim.Optimizer):
         self._build()
         names = {id(parameter): name for name, parameter in self._bare.named_parameters()}
         self._names = [[names[id(each)] for each in group["params"]] for group in self.param_groups]
+        self._kept: tuple[float, ...] | None = None
+        self._record = None
+        if journal is not None:
+            self._record = RecordOfSteps(
+                Path(journal), self._bare, self._header, resume=resume, writes=self.ranks.rank == 0
+            )
         module: Any = model
         self._hooks = [
             module.register_forward_pre_hook(lambda *_: self._settle_before()),
@@ -128,6 +152,9 @@ class ZerothOrder(torch.optim.Optimizer):
                     "Give `steps`, the number of steps that the training takes.",
                 )
             )
+
+    def _header(self) -> JournalHeader:
+        return header_of(self._bare, self.config, self._names, self.seed, self.steps)
 
     def _build(self) -> None:
         for group in self.param_groups:
@@ -168,6 +195,11 @@ class ZerothOrder(torch.optim.Optimizer):
                     "Weigh all parts or none.",
                 )
             )
+        if not self._parts and self._record is not None:
+            self._kept = self._record.next_step(self._rates())
+        if self._kept is not None:
+            self._parts.append((weight, []))
+            return torch.tensor(math.nan)
         self._busy = True
         try:
             with still(self.model), _uncompiled():
@@ -191,11 +223,20 @@ class ZerothOrder(torch.optim.Optimizer):
         while len(found) < 2:
             found.append(loss())
         check_repeats(found[-2], found[-1])
-        weights = {name: each for direction in self._directions for name, each in direction.weights().items()}
         identity = {"method": identity_of(self.config, self._names), "seed": str(self.seed), "share": self.share}
         if self.ranks.size > 1:
-            self.ranks.check_same({**identity, "step": str(self.steps_done), "weights": weights_digest(weights)})
+            self.ranks.check_same(
+                {**identity, "step": str(self.steps_done), "weights": weights_digest(self._trained())}
+            )
         self._prepared = True
+
+    @property
+    def repeats(self) -> bool:
+        """Whether the step that is being estimated is made again from the journal."""
+        return self._kept is not None
+
+    def _rates(self) -> Rates:
+        return tuple((float(group["lr"]), float(group["weight_decay"])) for group in self.param_groups)
 
     def _now(self) -> Settings:
         return settings_at(self.config, self.steps_done + 1, self.steps or 1)
@@ -237,12 +278,15 @@ class ZerothOrder(torch.optim.Optimizer):
                     "Call optimizer.estimate(closure) before optimizer.step().",
                 )
             )
-        self.probe = answered(self._estimator, self._seeds, self._means(), self._eps)
-        self._parts = []
+        kept, self.probe = self._answer()
+        self.repeated += self._kept is not None
+        self._parts, self._kept = [], None
+        rates = self._rates()
+        if self._record is not None:
+            self._record.step(kept, rates)
         moved = False
-        for group, direction, update in zip(self.param_groups, self._directions, self._updates, strict=True):
-            lr = float(group["lr"])
-            update.weight_decay = float(group["weight_decay"])  # type: ignore[attr-defined]
+        for (lr, decay), direction, update in zip(rates, self._directions, self._updates, strict=True):
+            update.weight_decay = decay  # type: ignore[attr-defined]
             moved = update.apply(direction, self.probe, lr)
         self._loose = self._loose or moved
         self.steps_done += 1
@@ -259,6 +303,15 @@ class ZerothOrder(torch.optim.Optimizer):
                 )
             )
         return loss
+
+    def _answer(self) -> tuple[tuple[float, ...], Probe]:
+        """What is kept of the step, and the probe: from the losses, or from what was kept of them before."""
+        if self._kept is None:
+            probe = answered(self._estimator, self._seeds, self._means(), self._eps)
+            return self._estimator.kept(probe), probe
+        self._begin()
+        probe = self._estimator.recall(self._seeds, self._kept, self._eps)
+        return self._kept, replace(probe, n_forward=self._estimator.forwards(len(self._seeds)))
 
     def _means(self) -> list[float]:
         """The whole batch's loss at each point, over all parts and, where data is shared, all processes."""
@@ -280,12 +333,17 @@ class ZerothOrder(torch.optim.Optimizer):
 
     # ---- the weights
 
+    def _trained(self) -> dict[str, Tensor]:
+        return {name: each for direction in self._directions for name, each in direction.weights().items()}
+
     @torch.no_grad()
     def settle(self) -> None:
         """Bring all that was learnt into the stored weights."""
         for direction in self._directions:
             direction.settle()
         self._loose = False
+        if self._record is not None:
+            self._record.settled()
 
     def _settle_before(self) -> None:
         if self._loose and not self._busy:
@@ -293,6 +351,8 @@ class ZerothOrder(torch.optim.Optimizer):
 
     def _weights_loaded(self) -> None:
         """Somebody loaded other weights into the model: start from these."""
+        if self._record is not None:
+            self._record.weights_replaced()
         for direction in self._directions:
             direction.close()
         self._loose = False
@@ -301,7 +361,11 @@ class ZerothOrder(torch.optim.Optimizer):
     def close(self) -> None:
         """Settle, and leave a bare model without hooks; the optimizer is of no use afterwards. May be called twice."""
         if self._hooks:
+            if self._record is not None:
+                self._record.leave()
             self._settle_before()
+            if self._record is not None:
+                self._record.close(lambda: weights_digest(self._trained()))
         for hook in self._hooks:
             hook.remove()
         self._hooks = []
@@ -330,6 +394,8 @@ class ZerothOrder(torch.optim.Optimizer):
             "updates": [dict(update.state()) for update in self._updates],
             "estimator": dict(self._estimator.state()),
         }
+        if self._record is not None and (journal := self._record.data) is not None:
+            state[_KEY]["journal"] = journal
         return state
 
     @torch.no_grad()
@@ -357,8 +423,10 @@ class ZerothOrder(torch.optim.Optimizer):
         self._estimator.load(own["estimator"])
         self.steps_done, self.forwards = int(own["step"]), int(own["forwards"])
         self.skipped, self._skipped_in_a_row = int(own["skipped"]), int(own["skipped_in_a_row"])
-        self._parts = []
+        self._parts, self._kept = [], None
         self._loose = False
+        if self._record is not None:
+            self._record.load(own.get("journal"), self.steps_done)
 
 
 def _uncompiled() -> AbstractContextManager[Any]:
