@@ -2,10 +2,17 @@
 what the driver adds to the runs' own time.
 
 The runs of the first four are made up (no model is trained): folders as `optaware train` leaves them, with predictions,
-evaluations and steps. Each measurement runs in a process of its own, so that its peak memory is its own. `overhead`
-trains a tiny model for real, one run at a time, under the driver that `optaware run` uses: `runs_s` is from each run's
-start to its DONE marker, `added` what the study took beyond that (noticing the end, the next start, planning), and
-`driver_cpu_s` the driver's own processor time, the display included.
+evaluations and steps. Each measurement runs in a process of its own, so that its peak memory is its own.
+
+What the driver adds is measured in two ways, so that it can be told on a machine that others use too:
+- `between` runs jobs that do nothing but write down when they end. `noticed_s` is from there until the driver knows,
+  `next_s` from there until it has started the next (medians over jobs, and the ninth tenth), `driver_cpu_s_per_job` its
+  processor time, starting processes included.
+- `overhead` trains a tiny model for real, one run at a time, under the driver that `optaware run` uses. Medians over
+  runs: `begin_s` from the start of the process until the run's folder is opened (interpreter, imports), `run_s` from
+  there to its DONE marker, `exit_s` from there until the driver knows that the process is gone (its own end included),
+  `next_s` from there to the next start. `driver_cpu_s` is the driver's own processor time, planning and the display
+  included.
 
     python benchmarks/study_scale.py                     # 10,000 runs for the driver, 1,000 for the report
     python benchmarks/study_scale.py --runs 1000 --report-runs 120 --steps 200 --overhead-steps 500
@@ -21,7 +28,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 
@@ -157,30 +166,66 @@ def overhead(root: Path, runs: int, steps: int) -> dict[str, float]:
             "device": "cpu",
         }
     )
-    store, begun_at = Store(root), {}
+    store = Store(root)
+    times: dict[str, dict[str, float]] = {}
     begun, used = time.time(), time.process_time()
     graph = plan_study(spec)
     with JobProgress() as progress:
 
         def told(event: Event) -> None:
             progress(event)
-            if event.kind == "start":
-                begun_at[event.job.key] = time.time()
+            times.setdefault(event.job.key, {})[event.kind] = time.time()
 
         outcome = run_study(graph, store, Subprocess(1, lambda: False), on_event=told, report=False)
     assert not outcome.failures, outcome.failures
     wall, cpu = time.time() - begun, time.process_time() - used
-    own = sum(store.run_folder(run).done.stat().st_mtime - begun_at[short_id(run)] for run in graph.runs)
+    for run in graph.runs:
+        folder, mine = store.run_folder(run), times[short_id(run)]
+        mine |= {"opened": folder.env.stat().st_mtime, "done": folder.done.stat().st_mtime}
+    order = sorted(times.values(), key=lambda mine: mine["start"])
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
     return {
         "wall_s": wall,
-        "runs_s": own,
-        "added": (wall - own) / own,
-        "added_s_per_run": (wall - own) / len(graph.runs),
+        "begin_s": median(mine["opened"] - mine["start"] for mine in order),
+        "run_s": median(mine["done"] - mine["opened"] for mine in order),
+        "exit_s": median(mine["end"] - mine["done"] for mine in order),
+        "next_s": median(after["start"] - mine["end"] for mine, after in pairwise(order)),
         "driver_cpu_s": cpu,
         "runs_cpu_s": children.ru_utime + children.ru_stime,
         "driver_cpu_share": cpu / (children.ru_utime + children.ru_stime),
         "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    }
+
+
+def between(root: Path, jobs: int) -> dict[str, float]:
+    """Jobs without work, one at a time: how soon the driver knows of an end, and how soon the next is begun."""
+    from optaware.execute import Event, Job, Subprocess, _subprocess
+
+    code = "import os, time; os.write(1, repr(time.time()).encode()); os._exit(0)"
+    started: list[float] = []
+    ended: list[float] = []
+
+    def told(event: Event) -> None:
+        (started if event.kind == "start" else ended).append(time.time())
+
+    work = [Job(f"job-{index}", "nothing", (), root / f"job-{index}" / "log.txt") for index in range(jobs)]
+    command, _subprocess.command_line = _subprocess.command_line, lambda job: [sys.executable, "-I", "-S", "-c", code]
+    used = time.process_time()
+    try:
+        outcomes = Subprocess(1, lambda: False).run(work, told)
+    finally:
+        _subprocess.command_line = command
+    cpu = time.process_time() - used
+    assert [outcome.state for outcome in outcomes] == ["done"] * jobs
+    wrote = [float(job.log.read_text("utf-8")) for job in work]
+    noticed = sorted(known - end for known, end in zip(ended, wrote, strict=True))
+    following = sorted(begin - known for begin, known in zip(started[1:], ended[:-1], strict=True))
+    return {
+        "noticed_s": median(noticed),
+        "noticed_s_p90": noticed[int(0.9 * len(noticed))],
+        "next_s": median(following),
+        "next_s_p90": following[int(0.9 * len(following))],
+        "driver_cpu_s_per_job": cpu / jobs,
     }
 
 
@@ -191,6 +236,7 @@ def main() -> None:
     parser.add_argument("--report-runs", type=int, default=1_000)
     parser.add_argument("--steps", type=int, default=2_000, help="updates logged per run of the report")
     parser.add_argument("--test-rows", type=int, default=500)
+    parser.add_argument("--between-jobs", type=int, default=100)
     parser.add_argument("--overhead-runs", type=int, default=3)
     parser.add_argument("--overhead-steps", type=int, default=4_000, help="updates of a run of the tiny model")
     parser.add_argument("--out", type=Path, default=None)
@@ -198,19 +244,25 @@ def main() -> None:
     given = parser.parse_args()
     if given.measure:
         what, root, runs, steps = given.measure
-        make = overhead if what == "overhead" else lambda *size: measure(what, *size)
-        print(json.dumps(make(Path(root), int(runs), int(steps))))
+        if what == "between":
+            found = between(Path(root), int(runs))
+        elif what == "overhead":
+            found = overhead(Path(root), int(runs), int(steps))
+        else:
+            found = measure(what, Path(root), int(runs), int(steps))
+        print(json.dumps(found))
         return
     rows = []
     with tempfile.TemporaryDirectory(prefix="study-scale-") as scratch:
         for part, runs, steps, cases in (
             ("driver", given.runs, 0, ("plan", "resume", "index", "index-again")),
             ("report", given.report_runs, given.steps, ("report",)),
-            ("overhead", 0, 0, ()),
+            ("between", given.between_jobs, 0, ()),
+            ("overhead", given.overhead_runs, given.overhead_steps, ()),
         ):
             root = Path(scratch) / part
-            if part == "overhead":
-                rows.append(_measured(part, root, given.overhead_runs, given.overhead_steps, given.overhead_runs))
+            if not cases:
+                rows.append(_measured(part, root, runs, steps, runs))
                 continue
             graph = plan_study(study(runs, steps, rewritten=part == "report"))
             for spec in graph.runs:

@@ -1,9 +1,13 @@
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from optaware.errors import InputError
 from optaware.execute import Ray
+from optaware.execute._ends import close_watch, open_watch, wait_for_end
 from optaware.execute._gpus import visible_gpus
 from optaware.execute._memory import available_bytes, tree_bytes
 from optaware.execute._worker import travelling
@@ -86,3 +90,60 @@ def test_a_missing_extra_says_what_to_install(monkeypatch, make_job):
     with pytest.raises(InputError) as caught:
         Ray(1, lambda: False).run([make_job("x", "pass")], lambda event: None)
     assert caught.value.code == "extra-missing"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells of the end of a child by a descriptor")
+def test_the_end_of_a_child_is_noticed_and_a_running_one_is_not_taken_for_ended():
+    command = [sys.executable, "-I", "-S", "-c", "input()"]
+    with (
+        subprocess.Popen(command, stdin=subprocess.PIPE) as first,
+        subprocess.Popen(command, stdin=subprocess.PIPE) as second,
+    ):
+        watches = [open_watch(first.pid), None, open_watch(second.pid)]
+        assert not wait_for_end(watches, 0.0)
+        second.communicate(b"go\n")
+        assert wait_for_end(watches, 60.0)
+        assert not wait_for_end(watches[:2], 0.0)
+        first.communicate(b"go\n")
+        for watch in watches:
+            close_watch(watch)
+
+
+def test_without_such_descriptors_the_time_is_slept(monkeypatch):
+    slept = []
+    monkeypatch.setattr("time.sleep", slept.append)
+    assert not wait_for_end([None, None], 0.25)
+    assert slept == [0.25]
+
+
+def test_no_descriptor_stays_open(make_job, make_backend):
+    open_files = Path("/proc/self/fd")
+    if not open_files.is_dir():
+        pytest.skip("no /proc")
+    before = len(list(open_files.iterdir()))
+    make_backend("subprocess").run([make_job(f"j{i}", "print('acc=1')", seed=i) for i in range(2)], lambda event: None)
+    assert len(list(open_files.iterdir())) <= before
+
+
+@pytest.mark.parametrize(("arguments", "code"), [(["--version"], 0), (["run", "nowhere.yaml"], 2)])
+def test_a_worker_ends_at_once_after_its_exit_handlers(arguments, code):
+    """What is printed and registered comes through; only taking the interpreter apart (`__del__`) is left out."""
+    text = (
+        "import atexit, os, runpy, sys, optaware.cli\nmain = optaware.cli.main\n"
+        "class Kept:\n    def __del__(self, write=os.write): write(1, b'taken apart')\n"
+        "kept = Kept()\n"
+        "optaware.cli.main = lambda: (atexit.register(print, 'handler'), main())\n"
+        f"sys.argv = ['optaware', *{arguments!r}]\nrunpy.run_module('optaware', run_name='__main__')"
+    )
+    ends = {}
+    for worker in (False, True):
+        added = {"OPTAWARE_PARENT_PID": str(os.getpid())} if worker else {}
+        done = subprocess.run(
+            [sys.executable, "-c", text], env={**os.environ, **added}, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == code, done.stderr
+        assert bool(code) == ("error: " in done.stderr)
+        ends[worker] = done.stdout
+    assert "taken apart" in ends[False]
+    assert "taken apart" not in ends[True]
+    assert "handler" in ends[True]

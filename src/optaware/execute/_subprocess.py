@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import IO
 
+from optaware.execute._ends import close_watch, open_watch, wait_for_end
 from optaware.execute._gpus import visible_gpus
 from optaware.execute._job import Event, Job, Outcome
 from optaware.execute._memory import available_bytes, tree_bytes
@@ -16,6 +17,7 @@ from optaware.execute._worker import GRACE_S, command_line, died, environment, o
 __all__ = ["Subprocess"]
 
 _POLL_S = 0.25
+"""How often limits, progress and a wish to stop are looked at; the end of a job is noticed at once."""
 _PROGRESS_S = 1.0
 
 
@@ -26,6 +28,7 @@ class _Running:
     log: IO[bytes]
     gpu: str | None
     began: float
+    watch: int | None
     reason: str = ""
     kill_at: float | None = None
 
@@ -72,7 +75,7 @@ class Subprocess:
         try:
             while (waiting or running) and not self._should_stop():
                 self._start_what_fits(waiting, running, on_event)
-                time.sleep(_POLL_S)
+                wait_for_end((item.watch for item in running), _POLL_S)
                 self._guard(running)
                 for item in self._ended(running):
                     if died(item.process.returncode) and not item.reason and deaths[item.job.key] < self._retries:
@@ -101,7 +104,7 @@ class Subprocess:
             job.prepare()
             log, gpu = open_log(job.log), self._next_gpu(running)
             process = start(command_line(job), environment(job.threads, gpu), log)
-            running.append(_Running(job, process, log, gpu, time.monotonic()))
+            running.append(_Running(job, process, log, gpu, time.monotonic(), open_watch(process.pid)))
             on_event(Event("start", job))
 
     def _next_gpu(self, running: list[_Running]) -> str | None:
@@ -132,6 +135,7 @@ class Subprocess:
         for item in ended:
             running.remove(item)
             item.log.close()
+            close_watch(item.watch)
         return ended
 
     @staticmethod
