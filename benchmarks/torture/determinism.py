@@ -6,6 +6,11 @@ Each run is `optaware train` in a process of its own. `again` repeats it with on
 `ranks` shares the queries of a step among 2 and 4 processes under torchrun. Compared are the journal or the logged
 losses, the scores of all answer options of the test rows, and the predicted answers. The wide model is large enough
 that matrix products are split among threads.
+
+    python benchmarks/torture/determinism.py --device cuda  # as it is, and with `deterministic: true`
+
+On a GPU each run is repeated as it is, which may give other bits and then shows how far apart they are, and with
+deterministic kernels, which may not.
 """
 
 from __future__ import annotations
@@ -32,20 +37,27 @@ METHODS: dict[str, dict[str, Any]] = {
     "mezo, dense": {"name": "mezo", "lr": 1.0e-4},
     "lora": {"name": "fo-lora", "lr": 1.0e-3, "rank": 4},
 }
-CHANGES = (("again", 1), ("threads", 2), ("threads", 4), ("ranks", 2), ("ranks", 4))
+CHANGES = {
+    "cpu": (("again", 1), ("threads", 2), ("threads", 4), ("ranks", 2), ("ranks", 4)),
+    "cuda": (("again", 1), ("deterministic", 1)),
+}
+DTYPES = {"cpu": "fp32", "cuda": "bf16"}
 
 
-def spec_of(folder: Path, model: Path, method: dict[str, Any], threads: int, steps: int) -> RunSpec:
+def spec_of(
+    folder: Path, model: Path, method: dict[str, Any], threads: int, steps: int, device: str, deterministic: bool
+) -> RunSpec:
     """The run; threads are a part of its identity, since sums over threads round differently."""
     plain = {
-        "model": {"name": str(model), "dtype": "fp32"},
+        "model": {"name": str(model), "dtype": DTYPES[device]},
         "data": {
             "task": str(ROOT / "examples" / "tasks" / "ticket_routing.yaml"),
             "protocol": {"name": "free", "train": 12, "dev": 6, "test": 9},
         },
         "method": method,
         "schedule": {"steps": steps, "batch_size": 4, "eval_every": steps, "max_length": 128},
-        "device": "cpu",
+        "device": device,
+        "deterministic": deterministic,
         "threads": threads,
     }
     folder.mkdir(parents=True, exist_ok=True)
@@ -95,27 +107,36 @@ def main() -> int:
     parser = options(__doc__, 20, "updates of each run")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--device", choices=CHANGES, default="cpu")
     given = parser.parse_args()
     campaign = Campaign("determinism", given)
+
+    def made(place: Path, model: Path, method: str, change: str = "again", many: int = 1) -> Path:
+        threads, ranks = many if change == "threads" else 1, many if change == "ranks" else 1
+        kernels = change == "deterministic"
+        spec = spec_of(place, model, METHODS[method], threads, given.count, given.device, kernels)
+        return run(place, spec, ranks)
+
     for name in given.models:
         model = tiny_model(campaign.work / f"model-{name}", **MODELS[name])  # type: ignore[arg-type]
         for method in given.methods:
-            first = None
-            for change, many in CHANGES:
+            first: dict[bool, Path] = {}
+            for change, many in CHANGES[given.device]:
                 key = f"{name}/{method}/{change} {many}"
                 if campaign.has(key) or (change == "ranks" and METHODS[method]["name"].startswith("fo-")):
                     continue
                 place = campaign.work / key.replace(" ", "-").replace(",", "")
-                if first is None:
+                kernels = change == "deterministic"
+                if kernels not in first:
                     base = place.with_name(f"{place.name}-first")
-                    first = run(base, spec_of(base, model, METHODS[method], 1, given.count))
-                spec = spec_of(place, model, METHODS[method], many if change == "threads" else 1, given.count)
-                found = compared(first, run(place, spec, many if change == "ranks" else 1))
-                faults = [] if found["same_bytes"] or change == "threads" else [f"{key}: not the same bytes: {found}"]
+                    first[kernels] = made(base, model, method, "deterministic" if kernels else "again")
+                found = compared(first[kernels], made(place, model, method, change, many))
+                may_differ = change == "threads" or (given.device == "cuda" and not kernels)
+                faults = [] if found["same_bytes"] or may_differ else [f"{key}: not the same bytes: {found}"]
                 campaign.add(key, case=f"{name} model, {method}", variant=f"{change} {many}", faults=faults, **found)
     rows = [{name: value for name, value in row.items() if name not in ("key", "faults")} for row in campaign.rows]
     notes = ["against the first run with one thread and one process; scores are mean log-probabilities of the options"]
-    return campaign.finish(rows, notes=notes, settings={"steps": given.count, "models": MODELS})
+    return campaign.finish(rows, notes=notes, settings={"steps": given.count, "device": given.device, "models": MODELS})
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from optaware.models._deterministic import deterministic_kernels
     from optaware.models._encode import EncodedExample, encode
     from optaware.models._energy import Counter, CounterError, EnergyMeter
     from optaware.models._generate import Generation, generate
@@ -31,6 +32,7 @@ __all__ = [
     "ModelSize",
     "Objective",
     "OptionScorer",
+    "deterministic_kernels",
     "encode",
     "generate",
     "held_memory_bytes",
@@ -53,6 +55,7 @@ _HOMES = {
     "ModelSize": "_size",
     "Objective": "_scoring",
     "OptionScorer": "_scoring",
+    "deterministic_kernels": "_deterministic",
     "encode": "_encode",
     "generate": "_generate",
     "held_memory_bytes": "_memory",

@@ -63,13 +63,16 @@ ADDED: dict[str, dict[str, object]] = {
     "VariantSpec": {"retries": 0, "search": None, "rows": None},
     "Method": {"fused": "auto", "host_residuals": False},
     "MethodArm": {"grid": {}},
-    "RunSpec": {"score_test": True},
+    "RunSpec": {"score_test": True, "deterministic": False},
+    "ExpertSpec": {"deterministic": False},
+    "PlanRunSpec": {"deterministic": False},
     "Selection": {"prune": None},
     "StudySpec": {
         "selection": {"seeds": None, "per_seed": False},
         "memory": None,
         "scale": None,
         "judge_file": None,
+        "deterministic": False,
     },
 }
 """Fields that came later, with the value that means what was done before they were there: with it they are not hashed,

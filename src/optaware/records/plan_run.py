@@ -64,6 +64,7 @@ class PlanRunSpec(Record):
             baseline's mean best dev loss.
         threads: Torch threads per run.
         device: Device of the runs.
+        deterministic: Kernels that give the same bits each time, where the device has faster ones that do not.
         workers: Runs at once.
         timeout_s: Seconds after which a run is stopped and recorded as failed.
         scales: Fields to put in place of the ones above, by scale (`smoke`, `small`, `paper`).
@@ -93,6 +94,7 @@ class PlanRunSpec(Record):
     target_share: Annotated[float, Field(gt=0, le=1)] = 0.9
     threads: Annotated[int, Field(ge=1)] = 1
     device: str = "auto"
+    deterministic: bool = False
     workers: Annotated[int, Field(ge=1)] = 1
     timeout_s: Annotated[float | None, Field(gt=0)] = None
     scales: dict[str, dict[str, JsonValue]] = Field(default_factory=dict)

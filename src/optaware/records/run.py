@@ -101,6 +101,8 @@ class RunSpec(Record):
     threads: Annotated[int, Field(ge=1)] = 1
     """Torch threads on CPU; part of the identity because sums over threads round differently."""
     device: str = "auto"
+    deterministic: bool = False
+    """Kernels that give the same bits each time, where the device has faster ones that do not (GPUs)."""
     keep_weights: bool = True
     score_test: bool = True
     """False: the test rows are never scored, as in runs that a grid point is chosen by."""

@@ -186,6 +186,8 @@ class StudySpec(Record):
     gate: GateSpec = GateSpec()
     threads: Annotated[int, Field(ge=1)] = 1
     device: str = "auto"
+    deterministic: bool = False
+    """Kernels that give the same bits each time, where the device has faster ones that do not (GPUs)."""
     keep_weights: bool = False
     workers: Annotated[int, Field(ge=1)] = 1
     """Runs at once, each in a process of its own."""

@@ -213,6 +213,7 @@ class _Maker:
             seed=seed,
             threads=study.threads,
             device=study.device,
+            deterministic=study.deterministic,
             keep_weights=study.keep_weights and score_test,
             score_test=score_test,
         )

@@ -136,6 +136,7 @@ def _base(spec: PlanRunSpec, binding: Binding, task_sha256: str | None, problems
                 "seed": spec.seeds[0],
                 "threads": spec.threads,
                 "device": spec.device,
+                "deterministic": spec.deterministic,
                 "keep_weights": False,
             },
             "baseline",

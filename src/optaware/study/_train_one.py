@@ -110,7 +110,7 @@ def run_in(
     """The run itself, in `folder`, without status and markers."""
     import torch
 
-    from optaware.models import EnergyMeter
+    from optaware.models import EnergyMeter, deterministic_kernels
     from optaware.train.methods import method_run
 
     torch.set_num_threads(spec.threads)
@@ -125,10 +125,11 @@ def run_in(
 
     meter.start()
     try:
-        if own is not None:
-            result = own(spec, folder, data_dir=data_dir, on_event=told, should_stop=should_stop)
-        else:
-            result = _run_on_rows(spec, folder, store, data_dir, should_stop, told, until)
+        with deterministic_kernels(spec.deterministic):
+            if own is not None:
+                result = own(spec, folder, data_dir=data_dir, on_event=told, should_stop=should_stop)
+            else:
+                result = _run_on_rows(spec, folder, store, data_dir, should_stop, told, until)
     finally:
         energy = meter.stop()
     return result.model_copy(update={"energy": energy})

@@ -50,6 +50,7 @@ class ExpertSpec(Record):
     seed: int
     threads: int
     device: str
+    deterministic: bool = False
 
     @property
     def slug(self) -> str:
@@ -183,4 +184,5 @@ def _one(
         seed=spec.seed,
         threads=spec.threads,
         device=spec.device,
+        deterministic=spec.deterministic,
     )
