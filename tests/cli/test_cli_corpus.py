@@ -153,3 +153,70 @@ def test_a_search_measures_with_the_model_to_be_trained(place, capsys, tmp_path)
     assert {figure["name"] for figure in probes["figures"]} >= {"loss", "|g|", "variance of g", "curvature"}
     assert "Signal to noise" in (place / "made" / "evidence.md").read_text()
     assert str(tmp_path) not in (place / "made" / "evidence.md").read_text()
+
+
+def trial(place, rows, below="build/phase-3/round-1"):
+    """A small corpus as a template build leaves them: of some rows, with a protocol that does not say which."""
+    from optaware.data import build_corpus, make_corpus_spec
+    from optaware.llm import scripted_chat
+    from optaware.records import ChatModelRef, DataSource, Protocol, short_id
+    from optaware.tasks import get_task, load_rows
+
+    task, ref = get_task("mail.yaml"), ChatModelRef(provider="scripted", model="none")
+    examples = [load_rows(task, "train").examples[n] for n in rows]
+    spec = make_corpus_spec(
+        task=task,
+        task_name=str(place / "mail.yaml"),
+        protocol=Protocol(name="free"),
+        variant="trial",
+        template="oat",
+        examples=examples,
+        rewriter=ref,
+        judge=ref,
+    )
+    rewriter = scripted_chat(
+        lambda request: " ".join(["Well,", *request.messages[-1].content.split(":", 1)[-1].split()])
+    )
+    folder = place / below / f"trial-{short_id(spec)}"
+    source = DataSource(kind="local", location="here", sha256={})
+    build_corpus(
+        spec,
+        task,
+        examples,
+        rewriter=rewriter,
+        judge=scripted_chat(lambda request: "same"),
+        folder=folder,
+        source=source,
+    )
+    return folder
+
+
+def test_a_trial_of_a_template_is_a_corpus_for_evidence_and_export(place, capsys):
+    folder = trial(place, [7, 3, 41, 12])
+    assert invoke(["data", "evidence", str(folder), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["rows"] == 4
+    assert (folder / "evidence.md").is_file()
+    assert invoke(["data", "export", str(folder), "-o", "out", "--format", "jsonl"]) == 0
+    (place / "build" / "spec.json").write_text("{}")
+    with pytest.raises(InputError, match="corpus-is-build") as caught:
+        invoke(["data", "evidence", "build"])
+    assert str(folder.relative_to(place)) in str(caught.value)
+
+
+def test_rows_that_have_changed_since_are_said_to_have(place):
+    folder = trial(place, [7, 3, 41, 12])
+    rows = (place / "rows.jsonl").read_text()
+    (place / "rows.jsonl").write_text(rows.replace("on day 9?", "on day nine?"))
+    with pytest.raises(InputError, match=r"their contents differ.*corpus-rows-differ"):
+        invoke(["data", "evidence", str(folder)])
+    (place / "rows.jsonl").write_text("".join(rows.splitlines(keepends=True)[:20]))
+    with pytest.raises(InputError, match=r"1 of them are not in it.*corpus-rows-differ"):
+        invoke(["data", "evidence", str(folder)])
+
+
+def test_a_folder_that_is_none_is_said_to_be(place):
+    with pytest.raises(InputError, match="corpus-missing"):
+        invoke(["data", "evidence", str(place / "nowhere")])
+    with pytest.raises(InputError, match="corpus-missing"):
+        invoke(["data", "evidence", "*[", "--store", "none"])

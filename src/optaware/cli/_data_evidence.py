@@ -35,7 +35,7 @@ def evidence(
     Parameters
     ----------
     corpus
-        Corpus id, or its folder.
+        Corpus id, or its folder; also that of a trial of `data template build`.
     """
     from optaware.data.evidence import evidence_page
     from optaware.records import ModelRef, parse_record

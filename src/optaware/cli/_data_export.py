@@ -30,13 +30,11 @@ def export(
     corpus
         Corpus id, or its folder.
     """
-    from optaware._io import read_json
-    from optaware.data import export_corpus
-    from optaware.records import CorpusSpec, parse_record
+    from optaware.data import export_corpus, read_corpus_spec
     from optaware.tasks import get_task
 
     path = Path(corpus)
     folder = path if (path / "spec.json").exists() else store_at(store).find_corpus(corpus)
-    spec = parse_record(CorpusSpec, read_json(folder / "spec.json"), str(folder / "spec.json"))
+    spec = read_corpus_spec(folder)
     print(export_corpus(folder, get_task(spec.task), out, format=format, style=style, prompt=prompt))
     return 0

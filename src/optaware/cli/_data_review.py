@@ -133,11 +133,11 @@ def _pairs(source: str, task: str | None, store: Path | None, data: Path | None)
 def _write_approved(
     source: str, labels: Path, labeller: str | None, out: Path, store: Path | None, data: Path | None
 ) -> int:
-    from optaware._io import read_json, write_jsonl
+    from optaware._io import write_jsonl
+    from optaware.data import corpus_rows, read_corpus_spec
     from optaware.data.review import agreed_labels, approved_rows, read_labels
     from optaware.errors import InputError
-    from optaware.records import CorpusSpec, parse_record
-    from optaware.tasks import get_task, load_splits
+    from optaware.tasks import get_task
 
     path = Path(source)
     if path.is_file():
@@ -145,9 +145,9 @@ def _write_approved(
             "approved-source", source, "training rows are those of a corpus", "Give a corpus id or folder."
         )
     folder = path if path.is_dir() else store_at(store).find_corpus(source)
-    spec = parse_record(CorpusSpec, read_json(folder / "spec.json"), str(folder / "spec.json"))
+    spec = read_corpus_spec(folder)
     task = get_task(spec.task)
-    examples = load_splits(task, spec.protocol, data_dir=data_dir(data)).train
+    examples = corpus_rows(folder, spec, task, data_dir=data_dir(data)).train
     chosen, differ = agreed_labels(read_labels(labels), labeller)
     rows = approved_rows(task, examples, chosen)
     write_jsonl(out, rows)

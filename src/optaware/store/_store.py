@@ -65,13 +65,17 @@ class Store:
         Raises:
             InputError: There is none.
         """
-        found = sorted((self.root / "corpora").glob(f"{corpus_id}-*"))
+        place = self.root / "corpora"
+        # Not glob(): what was given may be a path, or hold its signs.
+        found = (
+            sorted(each for each in place.iterdir() if each.name.startswith(f"{corpus_id}-")) if place.is_dir() else []
+        )
         if not found:
             raise InputError(
                 Problem(
                     "corpus-missing",
                     corpus_id,
-                    f"there is no such corpus in {self.root / 'corpora'}",
+                    f"there is no such corpus in {place}, and no folder with a spec.json",
                     "Make it with `optaware data rewrite` or run the study that needs it.",
                 )
             )

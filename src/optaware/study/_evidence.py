@@ -9,24 +9,22 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from optaware._io import read_json, write_json, write_text
-from optaware.data import HeldOut, load_corpus
+from optaware._io import write_json, write_text
+from optaware.data import HeldOut, corpus_rows, load_corpus, read_corpus_spec
 from optaware.data.evidence import collect_evidence, evidence_page
 from optaware.errors import InputError
 from optaware.records import (
     CorpusEvidence,
-    CorpusSpec,
     Drift,
     Example,
     Interval,
     ModelRef,
     RowProbes,
     SearchSpec,
-    parse_record,
 )
 from optaware.stats import crossed_bootstrap
 from optaware.study._row_measure import open_measure
-from optaware.tasks import Task, get_task, load_splits
+from optaware.tasks import Task, get_task
 
 if TYPE_CHECKING:
     from optaware.study._row_measure import Probed
@@ -52,7 +50,8 @@ def gather_evidence(
 ) -> CorpusEvidence:
     """Collect the evidence on a finished corpus and write it beside it, as `evidence.json` and `evidence.md`.
 
-    Training rows only are measured; dev and test rows are compared with, and never scored.
+    Training rows only are measured; dev and test rows are compared with, and never scored. A trial of a template build
+    is a corpus too (see `corpus_rows`).
 
     Args:
         folder: Folder of the corpus.
@@ -69,21 +68,20 @@ def gather_evidence(
     Raises:
         InputError: The corpus is not finished, its rows are not at hand, or too few changed.
     """
-    spec = parse_record(CorpusSpec, read_json(folder / "spec.json"), str(folder / "spec.json"))
+    spec = read_corpus_spec(folder)
     task = get_task(spec.task)
-    splits = load_splits(task, spec.protocol, data_dir=data_dir)
-    held_out = (*splits.dev, *splits.test)
+    rows_of = corpus_rows(folder, spec, task, data_dir=data_dir)
     probes = None
     if model is not None:
         search = SearchSpec(
             model=model, directions=directions, eps=eps, seed=seed, prompt=prompt, max_length=max_length
         )
-        probes = _probe(folder, task, splits.train, search, rows, batch_size)
+        probes = _probe(folder, task, rows_of.train, search, rows, batch_size)
     found = collect_evidence(
         folder,
         task,
-        splits.train,
-        held_out=HeldOut.of(task, held_out) if held_out else None,
+        rows_of.train,
+        held_out=HeldOut.of(task, rows_of.held_out) if rows_of.held_out else None,
         probes=probes,
         seed=seed,
     )
