@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -134,9 +135,10 @@ def _with_plain_times(store: Path, to: Path) -> Path:
     shutil.copytree(store, to, ignore=shutil.ignore_patterns("studies", "chat-cache", "log.txt", "*.lock"))
     for path in (*to.rglob("*.json"), *to.rglob("*.jsonl")):
         lines = [path.read_text("utf-8")] if path.suffix == ".json" else path.read_text("utf-8").splitlines()
-        path.write_text(
-            "".join(json.dumps(plain(json.loads(line)), ensure_ascii=False) + "\n" for line in lines), "utf-8"
-        )
+        with suppress(ValueError):  # a file that was cut short stays as it is
+            path.write_text(
+                "".join(json.dumps(plain(json.loads(line)), ensure_ascii=False) + "\n" for line in lines), "utf-8"
+            )
     return to
 
 

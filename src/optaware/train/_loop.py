@@ -8,6 +8,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -150,7 +151,7 @@ class _Run:
         scorer.model = loaded.model
         self.learner = self._make_learner()
         self.recorded: list[tuple[float, ...]] = []
-        self.logged: dict[int, dict[str, Any]] = {}
+        self.logged: list[dict[str, Any]] = []
         stack.callback(self.learner.close)
 
     def _make_learner(self) -> Learner:
@@ -235,9 +236,10 @@ class _Run:
             raise foreign(path, why)
         if header.platform != found.platform:
             return
-        rows = readable_rows(self.folder.steps)
-        self.logged = {row["step"]: row for row in rows}
-        self.recorded = steps[: len(rows)] if rows else steps
+        # The journal does not hold losses: a step whose row is not in the log is made whole, so that the log is too.
+        rows = enumerate(readable_rows(self.folder.steps), start=1)
+        self.logged = [row for _, row in takewhile(lambda pair: pair[1]["step"] == pair[0], rows)]
+        self.recorded = steps[: len(self.logged)]
 
     def _open_journal(self) -> Journal | None:
         method = self.spec.method
@@ -309,10 +311,7 @@ class _Run:
     def _repeat(self, step: int) -> None:
         """Make a step of the journal again; its row in the log stays as it was."""
         result = self.learner.repeat(step, self.recorded[step - 1])  # type: ignore[attr-defined]
-        row = self.logged.get(step)
-        self.progress = self.progress.after_step(result, row["step_s"] if row else 0.0)
-        if row is None:
-            self.steps_log.append(self._step_record(result, self.schedule.batch_size, 0.0).to_json())
+        self.progress = self.progress.after_step(result, self.logged[step - 1]["step_s"])
 
     def _step_record(self, result: StepResult, examples: int, seconds: float) -> StepRecord:
         return StepRecord(
