@@ -132,6 +132,7 @@ def _with_plain_times(store: Path, to: Path) -> Path:
             }
         return [plain(each) for each in value] if isinstance(value, list) else value
 
+    shutil.rmtree(to, ignore_errors=True)  # of a campaign that was interrupted
     shutil.copytree(store, to, ignore=shutil.ignore_patterns("studies", "chat-cache", "log.txt", "*.lock"))
     for path in (*to.rglob("*.json"), *to.rglob("*.jsonl")):
         lines = [path.read_text("utf-8")] if path.suffix == ".json" else path.read_text("utf-8").splitlines()
