@@ -125,3 +125,42 @@ def test_what_cannot_be_replayed_is_refused(
         journal.write_bytes(whole)
     assert code == 1
     assert "it starts from weights cdcdcd" in errors
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
+def test_a_journal_file_is_replayed_on_the_model_that_is_named(
+    tiny_model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    from optaware.train import ZerothOrder
+
+    lora = LoraConfig(r=2, task_type="CAUSAL_LM", target_modules=["q_proj"])
+    for name in ("full", "adapter"):
+        model = AutoModelForCausalLM.from_pretrained(tiny_model_dir, dtype=torch.float32)
+        path, start, out = (tmp_path / f"{name}-{what}" for what in ("journal.bin", "start", "out"))
+        if name == "adapter":
+            model = get_peft_model(model, lora)
+            model.save_pretrained(start, save_embedding_layers=False)
+        ids = torch.arange(12)[None]
+        optimizer = ZerothOrder(model, "fast", lr=1e-2, journal=path)
+        for _ in range(3):
+            optimizer.estimate(lambda model=model, ids=ids: model(input_ids=ids, labels=ids).loss)
+            optimizer.step()
+        optimizer.close()
+        model.save_pretrained(tmp_path / f"{name}-kept", save_embedding_layers=False)
+        adapter = ("--adapter", str(start)) if name == "adapter" else ()
+        code, text, _ = ask(capsys, str(path), "--model", str(tiny_model_dir), *adapter, "--out", str(out))
+        assert code == 0
+        assert "bit-identical to the weights that the training ended with" in text
+        file = "adapter_model.safetensors" if adapter else "model.safetensors"
+        kept, made = load_file(tmp_path / f"{name}-kept" / file), load_file(out / file)
+        assert kept.keys() == made.keys()
+        assert all(torch.equal(kept[key], made[key]) for key in kept)
+    code, _, errors = ask(capsys, str(path), "--model", str(tiny_model_dir))
+    assert (code, "journal-foreign" in errors) == (1, True)
+    code, _, errors = ask(capsys, str(path), "--model", str(tiny_model_dir), "--dtype", "bf16", *adapter)
+    assert (code, "it starts from weights" in errors) == (1, True)
+    code, _, errors = ask(capsys, str(path))
+    assert (code, "replay-model" in errors) == (2, True)

@@ -193,6 +193,16 @@ def replay(
     run: str,
     /,
     *,
+    model: Annotated[
+        str | None, Parameter(help="Base model of a journal file: hub name, path or asset. A run names its own.")
+    ] = None,
+    adapter: Annotated[
+        Path | None, Parameter(help="Adapter that the training of a journal file started from, if any.")
+    ] = None,
+    dtype: Annotated[
+        Literal["fp32", "bf16", "fp16"] | None,
+        Parameter(help="Precision of a journal file's weights. Default: what the file says, else bf16."),
+    ] = None,
     step: Annotated[
         int | None, Parameter(help="Rebuild the weights after this update, not those the run chose.")
     ] = None,
@@ -200,18 +210,27 @@ def replay(
     store: StoreDir = None,
     json: AsJson = False,
 ) -> int:
-    """Rebuild a run's weights from the base model and its journal, without data and without forward passes.
+    """Rebuild weights from the base model and the journal of a training, without data and without forward passes.
 
-    Says whether the weights are the run's to the bit, and compares them with those that the run kept.
+    Says whether the weights are those of the training to the bit, and compares them with those that the run kept, or
+    with the digest that an optimizer left.
 
     Parameters
     ----------
     run
-        Run id (its first digits suffice) or folder.
+        Run id (its first digits suffice) or folder; or a journal file, as `ZerothOrder` and its Trainer mixin write it.
     """
-    from optaware.study import replay_run
+    from optaware.errors import InputError
+    from optaware.study import replay_file, replay_run
 
-    report = replay_run(store_at(store).find_run(run), step=step, out=out)
+    path = Path(run)
+    if path.is_file() != (model is not None):
+        why = "a journal file does not name its base model" if model is None else "a run names its own base model"
+        raise InputError.of("replay-model", run, why, "Give --model with a journal file, and only with one.")
+    if model is None:
+        report = replay_run(store_at(store).find_run(run), step=step, out=out)
+    else:
+        report = replay_file(path, model, dtype=dtype, adapter=adapter, step=step, out=out)
     if json:
         print_json(report.to_json())
         return 0
@@ -221,9 +240,11 @@ def replay(
     else:
         print(f"not exact: another platform; bound {report.bound:.2g} of the largest weight of each tensor")
     if report.identical:
-        print("bit-identical to the weights that the run kept")
-    elif report.compared:
+        print("bit-identical to the weights that the " + ("training ended with" if model else "run kept"))
+    elif report.largest_difference is not None:
         print(f"differs from the kept weights by {report.largest_difference:.2g} of a tensor's largest weight")
+    elif report.compared:
+        print("differs from the weights that the training ended with")
     if report.out:
         print(f"written to {report.out}")
     return 0 if not report.exact or report.identical is not False else 1

@@ -12,7 +12,7 @@ from optaware.study._memory import check_models, memory_bytes
 from optaware.study._plan_driver import PlanGraph, PlanOutcome, make_plan_graph, report_plan, run_plan
 from optaware.study._plan_export import export_plan
 from optaware.study._plan_file import PlanRequest, load_plan_request
-from optaware.study._replay_run import ReplayReport, replay_run
+from optaware.study._replay_run import ReplayReport, replay_file, replay_run
 from optaware.study._rewrite_one import rewrite_one
 from optaware.study._script_one import ScriptFolder, script_one
 from optaware.study._stop import stop_requests
@@ -48,6 +48,7 @@ __all__ = [
     "model_of_run",
     "override",
     "plan_study",
+    "replay_file",
     "replay_run",
     "report_plan",
     "report_study",

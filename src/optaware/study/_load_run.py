@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from optaware.errors import InputError
@@ -9,7 +11,7 @@ from optaware.store import Store
 if TYPE_CHECKING:
     from optaware.models import LoadedModel
 
-__all__ = ["model_of_run"]
+__all__ = ["model_of_run", "with_adapter"]
 
 
 def model_of_run(name: str, store: Store) -> LoadedModel | None:
@@ -48,13 +50,14 @@ def model_of_run(name: str, store: Store) -> LoadedModel | None:
         )
     adapter = (weights / "adapter_config.json").exists()
     loaded = load_model(spec.model if adapter else spec.model.model_copy(update={"name": str(weights)}))
-    if adapter:
-        from dataclasses import replace
+    return with_adapter(loaded, weights) if adapter else loaded
 
-        from peft import PeftModel
 
-        with warnings.catch_warnings():
-            # PEFT 0.21 asks transformers 5.23 by a name that is on its way out.
-            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
-            loaded = replace(loaded, model=PeftModel.from_pretrained(loaded.model, str(weights)).eval())
-    return loaded
+def with_adapter(loaded: LoadedModel, folder: Path) -> LoadedModel:
+    """A loaded model inside the PEFT model of an adapter."""
+    from peft import PeftModel
+
+    with warnings.catch_warnings():
+        # PEFT 0.21 asks transformers 5.23 by a name that is on its way out.
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+        return replace(loaded, model=PeftModel.from_pretrained(loaded.model, str(folder)).eval())

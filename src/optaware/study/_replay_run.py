@@ -1,23 +1,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from optaware._io import read_jsonl
 from optaware.errors import InputError
-from optaware.records import Record, ZerothOrderConfig
+from optaware.records import ModelRef, Record, ZerothOrderConfig
 from optaware.store import RunFolder
+from optaware.study._load_run import with_adapter
 
-__all__ = ["ReplayReport", "replay_run"]
+__all__ = ["ReplayReport", "replay_file", "replay_run"]
 
 
 class ReplayReport(Record):
-    """What a replay of a run gave.
+    """What a replay gave.
 
     Attributes are those of the command's JSON output. `exact`: the platform is the one that the journal was written on,
-    so the weights are the run's to the bit; otherwise no weight is further from it than `bound` times the largest of
-    its tensor. `compared`: with the run's kept weights, when it has any of that step; `largest_difference` is relative
-    to the largest weight of a tensor.
+    so the weights are those of the training to the bit; otherwise no weight is further from it than `bound` times the
+    largest of its tensor. `compared`: with the run's kept weights, when it has any of that step, or with the digest
+    that an optimizer left at its end; `largest_difference` is relative to the largest weight of a tensor.
     """
 
     run_id: str
@@ -42,8 +43,6 @@ def replay_run(folder: RunFolder, *, step: int | None = None, out: Path | None =
         InputError: The run has no journal, or too short a one; `out` is already there.
         IntegrityError: The journal belongs to other weights.
     """
-    import torch
-
     from optaware.models import load_model
     from optaware.train import replay, save_weights
 
@@ -56,10 +55,8 @@ def replay_run(folder: RunFolder, *, step: int | None = None, out: Path | None =
             "Name a run of such a method.",
             str(folder.path),
         )
-    if out is not None and out.exists():
-        raise InputError.of("folder-exists", str(out), "it is already there", "Name a folder that is not there yet.")
+    _check_out(out)
     best = _best_step(folder)
-    torch.set_num_threads(spec.threads)
     loaded = load_model(spec.model, device=spec.device)
     outcome = replay(folder.journal, loaded.model, base=loaded.sha256, upto=best if step is None else step)
     difference = _difference(outcome.model, folder.path / "weights") if outcome.step == best else None
@@ -75,6 +72,57 @@ def replay_run(folder: RunFolder, *, step: int | None = None, out: Path | None =
         largest_difference=difference,
         out=None if out is None else str(out),
     )
+
+
+def replay_file(
+    path: Path,
+    model: str,
+    *,
+    dtype: Literal["fp32", "bf16", "fp16"] | None = None,
+    adapter: Path | None = None,
+    step: int | None = None,
+    out: Path | None = None,
+) -> ReplayReport:
+    """Rebuild weights from a base model and a journal file alone, as `ZerothOrder` and its Trainer mixin write it.
+
+    Args:
+        path: The journal.
+        model: Name or path of the base model.
+        dtype: Precision of its weights; None: what the journal says, else bf16.
+        adapter: Folder of the PEFT adapter that the training started from; None: it had none.
+        step: After which update; None: the journal's last.
+        out: Folder to write the model (or adapter) to; None: nothing is written.
+
+    Raises:
+        InputError: The journal has fewer steps; `out` is already there.
+        IntegrityError: The file is no journal, or one of other weights.
+    """
+    from optaware.models import load_model
+    from optaware.train import read_journal, replay, save_weights
+
+    _check_out(out)
+    header, _ = read_journal(path)
+    held: Any = dtype or header.dtype or ModelRef(name=model).dtype
+    loaded = load_model(ModelRef(name=model, dtype=held), device=header.device)
+    if adapter is not None:
+        loaded = with_adapter(loaded, adapter)
+    outcome = replay(path, loaded.model, base=loaded.sha256, upto=step)
+    if out is not None:
+        save_weights(outcome.model, loaded.tokenizer, out)
+    return ReplayReport(
+        run_id=str(path),
+        step=outcome.step,
+        exact=outcome.exact,
+        bound=outcome.bound,
+        compared=outcome.identical is not None,
+        identical=outcome.identical,
+        out=None if out is None else str(out),
+    )
+
+
+def _check_out(out: Path | None) -> None:
+    if out is not None and out.exists():
+        raise InputError.of("folder-exists", str(out), "it is already there", "Name a folder that is not there yet.")
 
 
 def _best_step(folder: RunFolder) -> int | None:

@@ -16,7 +16,7 @@ from optaware.train._journal import JournalHeader, foreign, read_records
 from optaware.train._journal_header import OPTIMIZER, unreadable
 from optaware.train._journal_records import Mark, Record, Step
 from optaware.train._methods import make_estimator, make_learner, prepare_model
-from optaware.train._platform import FUSED, platform_of
+from optaware.train._platform import FUSED, platform_of, threads_of
 from optaware.train.zeroth import probe_seeds
 
 __all__ = ["JournalProbe", "ReplayOutcome", "journal_probes", "replay", "replay_bound"]
@@ -42,8 +42,8 @@ class ReplayOutcome:
     Attributes:
         model: The model with the run's weights (a PEFT model where the run trained an adapter).
         step: Updates made again.
-        exact: Whether the weights are the run's to the bit: the journal was written on this processor, torch version
-            and number of threads, all of it.
+        exact: Whether the weights are the run's to the bit: the whole journal was written on this processor and torch
+            version.
         bound: How far any weight may be from the run's, as a share of the largest weight of its tensor; 0 when
             exact.
         identical: Whether the trained weights have the digest that the optimizer left when it was closed; None: it left
@@ -85,10 +85,10 @@ def replay(path: Path, model: Any, *, base: str | None = None, upto: int | None 
 
     Every operation on the weights is made again in the same order: draws of V, updates, and the rounding into the
     stored weights wherever the training did that (at each evaluation of a run; whenever a loop looked at the model
-    between steps of `ZerothOrder`). On the same kind of device, with the same library versions and threads, the
-    weights are therefore those of the training to the bit, in every mode and dtype. On another processor of the same
-    kind, products and sums may be rounded otherwise: then a weight differs by at most `bound` times the largest of its
-    tensor, `bound = 2·steps·queries·u`, u the unit roundoff of what updates are added up in (2⁻²⁴ in fp32, 2⁻¹⁶ for
+    between steps of `ZerothOrder`), with as many threads. On the same kind of device, with the same library versions,
+    the weights are therefore those of the training to the bit, in every mode and dtype. On another processor of the
+    same kind, products and sums may be rounded otherwise: then a weight differs by at most `bound` times the largest of
+    its tensor, `bound = 2·steps·queries·u`, u the unit roundoff of what updates are added up in (2⁻²⁴ in fp32, 2⁻¹⁶ for
     bf16 with its residual, the dtype's own without one).
 
     Args:
@@ -111,7 +111,11 @@ def replay(path: Path, model: Any, *, base: str | None = None, upto: int | None 
         raise InputError.of(
             "journal-short", f"step {upto}", f"the journal holds {held} steps", "Ask for one of these.", str(path)
         )
-    records = _first(records, upto)
+    with threads_of(header.platform):
+        return _replayed(header, path, model, _first(records, upto), upto)
+
+
+def _replayed(header: JournalHeader, path: Path, model: Any, records: list[Record], upto: int) -> ReplayOutcome:
     learners: list[Any]
     if header.version == OPTIMIZER:
         learners = _groups(header, path, model)
