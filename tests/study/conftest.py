@@ -32,6 +32,12 @@ def scripted_answer(body):
 
 
 @pytest.fixture(scope="session")
+def make_endpoint():
+    """Make a loopback chat endpoint of one's own, which can be shut down."""
+    return lambda: _load_loopback().LoopbackServer(answer=scripted_answer)
+
+
+@pytest.fixture(scope="session")
 def endpoint():
     """A loopback chat endpoint that answers as `scripted_answer` says."""
     with _load_loopback().LoopbackServer(answer=scripted_answer) as server:

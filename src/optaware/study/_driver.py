@@ -109,8 +109,12 @@ def run_study(
     on_done: Callable[[str, RunSpec | CorpusSpec], None] = lambda key, spec: None,
     timeout_s: float | None = None,
     report: bool = True,
+    corpora_only: bool = False,
 ) -> StudyOutcome:
     """Do what is left of a study, then build its report (unless told not to).
+
+    With `corpora_only` the rewritten corpora are made and nothing else: their folders can be copied to the store of a
+    machine that trains and has no rewriter (a corpus's id does not depend on the machine, nor on the models trained).
 
     Runs on the original rows go first, so that a first result is there early; then the corpora; then the other runs.
     Where an arm has a grid, the runs that choose among its points come first, then those that use the chosen one. With
@@ -135,6 +139,9 @@ def run_study(
             short_id(run): each.words for choice in graph.choices for each in choice.options for run in each.tries
         }
         driver = _Driver(graph, store, executor, data_dir, on_event, on_done, timeout_s, points)
+        if corpora_only:
+            _do(driver, graph.corpora, outcome)
+            return outcome
         for rewritten in (False, True):
             if rewritten and not _do(driver, graph.corpora, outcome):
                 return outcome
