@@ -160,3 +160,26 @@ def test_ids_are_kept_once(make, tmp_path):
     assert len(scored) > 2
     assert len({id(item.ids) for item in scored}) == 1
     assert all(np.array_equal(item.correct, item.correct.astype(bool)) for item in scored)
+
+
+def test_many_comparisons_without_a_claim_are_folded_and_keep_their_links(make, tmp_path, monkeypatch):
+    from optaware.report import _render
+
+    disk = make.study(tmp_path, corpora=False, broken=False)
+    whole = make.report(disk, tmp_path / "whole").html.read_text("utf-8")
+    monkeypatch.setattr(_render, "_MANY_CLAIMS", 0)
+    folded = make.report(disk, tmp_path / "folded").html.read_text("utf-8")
+    answer = re.search(r'<section id="answer".*?</section>', folded, flags=re.DOTALL).group()
+    assert "<summary>No claim either way (" in answer
+    assert "No claim either way (" not in whole
+    shown, hidden = answer.split("<details>", 1)[0], answer.split("<details>", 1)[1].split("</details>", 1)[0]
+    assert 'class="verdict open"' not in shown
+    assert 'class="verdict open"' in hidden
+    assert 'class="verdict higher"' not in hidden
+
+    def links(text):
+        """What is said, and where its link leads."""
+        return set(re.findall(r'<li><strong>(.*?)<a [^>]*href="#(baseline-\d+)"', text))
+
+    assert links(answer) == links(whole)
+    assert len(links(whole)) > 4

@@ -29,6 +29,8 @@ class Plots:
 
 _MANY_SEEDS = 10
 """Seeds up to which a cell of the accuracy table shows each at once."""
+_MANY_CLAIMS = 8
+"""Comparisons without a claim up to which the answer lists them at once."""
 _FILTERS = {
     "percent": percent,
     "points": points,
@@ -73,8 +75,9 @@ def render_html(view: View, plots: Plots, links: Sequence[str]) -> str:
         "curves": [(group, [Markup(svg) for svg in svgs]) for group, svgs in plots.curves],  # noqa: S704
     }
     digest = b64encode(sha256(script.encode()).digest()).decode()
+    sizes = {"most_lines": MOST_LINES, "many_seeds": _MANY_SEEDS, "many_claims": _MANY_CLAIMS}
     page = environment.get_template("report.html.jinja").render(
-        v=view, script_sha256=digest, links=links, most_lines=MOST_LINES, many_seeds=_MANY_SEEDS, **safe
+        v=view, script_sha256=digest, links=links, **sizes, **safe
     )
     return _tidy(page)
 
