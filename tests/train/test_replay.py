@@ -20,6 +20,8 @@ from optaware.train._replay import replay_bound
 LOW = {"direction": "low-rank", "rank": 2, "refresh_every": 2, "lr": 1e-2, "eps": 1e-2}
 METHODS = {
     "paper": MeZO(lr=1e-2, eps=1e-2, weight_decay=0.1, apply="in-place", precision="none"),
+    "in-place": MeZO(lr=1e-2, eps=1e-2, queries=2, apply="in-place", clip=1.0),
+    "in-place-one-sided": FZOO(lr=1e-2, eps=1e-2, queries=3, apply="in-place", precision="none"),
     "dense": MeZO(lr=1e-2, eps=1e-2, weight_decay=0.1, queries=2),
     "rademacher": FZOO(lr=1e-2, eps=1e-2, queries=3),
     "dense-adam": MeZOAdam(lr=1e-2, eps=1e-2, window=3),

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from optaware.errors import ModelError, Problem
+from optaware.train._asked import asked
 from optaware.train._losses import BatchLoss
 from optaware.train._room import Room
 from optaware.train._seeds import derive_seed
@@ -104,7 +105,12 @@ class ZerothOrderLearner:
             now = replace(now, lr=rates[0])
             self.update.weight_decay = rates[1]  # type: ignore[attr-defined]
         self.direction.begin(step)
-        probe = self.estimator.recall(probe_seeds(self.seed, step, now.queries), kept, now.eps)
+        seeds = probe_seeds(self.seed, step, now.queries)
+        if getattr(self.direction, "leaves_rounding", False):
+            for seed, scale in asked(self.estimator, seeds, now.eps):
+                with self.direction.at(seed, scale):
+                    pass
+        probe = self.estimator.recall(seeds, kept, now.eps)
         moved = self.update.apply(self.direction, probe, now.lr)
         forwards = self.estimator.forwards(now.queries)
         return StepResult(None, forwards, not moved, probe.coefficients, kept=tuple(kept), lr=now.lr)

@@ -35,11 +35,12 @@ def test_the_code_of_the_page_runs(tiny_model_dir: Path, tmp_path: Path) -> None
         "QUIET": {"report_to": [], "use_cpu": True, "disable_tqdm": True, "save_strategy": "no"},
     }
     texts = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "trainers.md").read_text("utf-8"), flags=re.S)
-    assert len(texts) == 2
+    assert len(texts) == 3
     for text in texts:
         exec(compile(text, "docs/trainers.md", "exec"), names)
     assert (tmp_path / "model.safetensors").exists()
     assert names["optimizer"].steps_done == 12  # type: ignore[attr-defined]
+    assert names["again"].step == 12  # type: ignore[attr-defined]
     assert names["trainer"].state.global_step == 6  # type: ignore[attr-defined]
 
 

@@ -19,6 +19,9 @@ class InPlace(Dense):
     not hold here. Vectors are perturbed as in `Dense`.
     """
 
+    leaves_rounding = True
+    """A step that is made again from its coefficients must go to its points again, too."""
+
     @property
     def supports_batch(self) -> bool:
         """There is one set of weights, so one probe at a time."""
