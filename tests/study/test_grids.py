@@ -112,7 +112,7 @@ def test_a_dry_run_tells_the_cost_and_what_is_left(done, grid_study, optaware, t
     zo = next(row for row in fresh.rows if row.method == "ZO")
     # Four runs to choose by, of 6 steps or of 12 with half the batch, and two finals of 6; a step has two forwards.
     assert zo.forwards == 2 * (6 + 6 + 12 + 12 + 2 * 6)
-    assert fresh.hours > 0
+    assert fresh.hours > 7 * 8 / 3600  # each process takes seconds to start, however short the run
     assert fresh.usd == pytest.approx(2 * fresh.hours)
     assert all(row.memory_bytes > 0 for row in fresh.rows)
     shown = optaware("run", grid_study, "--store", store, "--dry-run", "--json")

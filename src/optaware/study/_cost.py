@@ -6,29 +6,28 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from math import ceil
 from pathlib import Path
-from statistics import fmean, median
+from statistics import median
 from typing import Any
 
-from optaware.data import preview
 from optaware.errors import InputError
-from optaware.records import ChatModelRef, CorpusSpec, Example, RunSpec, ZeroShot
+from optaware.records import RunSpec, ZeroShot
 from optaware.store import Store
+from optaware.study._chat_cost import chat_cost
 from optaware.study._choose import Choice, Chosen, Option, choose
 from optaware.study._graph import StudyGraph
 from optaware.study._memory import memory_bytes, size_of
 from optaware.study._plan_cost import forwards_per_step
 from optaware.study._prune import expected_steps
-from optaware.tasks import Task, get_task, load_splits
+from optaware.study._task_size import TaskSize, task_size
 
 __all__ = ["CostRow", "StudyCost", "check_budget", "cost_of_study"]
 
-_CHARACTERS = 4.0
-"""Characters a token, for English text and today's vocabularies."""
 _LAYER_S = 0.6e-3
 """Seconds that a block takes at least in one forward pass, however small it is: the host has to start its kernels
 (docs/ lab_notes.md: 0.9 ms a block of Llama-3.2-1B on an H100, run eagerly)."""
-_SAMPLE = 64
-"""Rows whose length is looked at."""
+_START_S = 8.0
+"""Seconds until a run's process has imported torch and transformers and opened its folder (docs/lab_notes.md: 5.6 to
+7.2 s on two busy cores). Short runs may take longer to start than to train."""
 
 
 @dataclass(frozen=True)
@@ -103,15 +102,6 @@ class StudyCost:
         }
 
 
-@dataclass(frozen=True)
-class _TaskSize:
-    tokens_per_row: float
-    dev: int
-    test: int
-    task: Task
-    train: tuple[Example, ...]
-
-
 def cost_of_study(
     graph: StudyGraph,
     store: Store,
@@ -124,7 +114,7 @@ def cost_of_study(
 
     Tokens are counted from the rows' lengths (4 characters a token, all answer options, the prompt once). Hours come
     from finished runs of the same model and method in this store, by seconds a token; where there are none, from
-    `2·parameters·tokens` operations at `tflops`.
+    `2·parameters·tokens` operations at `tflops`; and each run's process takes seconds to start.
 
     Args:
         graph: The study.
@@ -133,14 +123,14 @@ def cost_of_study(
         tflops: Speed that is assumed, in 10¹² operations a second that are really reached.
         usd_per_hour: Price of one device.
     """
-    sizes = {name: _task_size(graph, name, data_dir) for name in graph.study.tasks}
+    sizes = {name: task_size(graph, name, data_dir) for name in graph.study.tasks}
     groups: dict[tuple[str, str, str], list[tuple[RunSpec, bool]]] = {}
     for run, method, done in _runs(graph, store):
         groups.setdefault((run.model.name, run.rows.task, method), []).append((run, done))
     speed = _measured(graph, store, sizes)
     rows = [_row(key, members, sizes[key[1]], speed, tflops) for key, members in groups.items()]
     left = [spec for spec in graph.corpora if not (store.corpus_folder(spec) / "DONE").exists()]
-    calls, tokens, usd = _chat(left, sizes)
+    calls, tokens, usd = chat_cost(left, sizes)
     return StudyCost(tuple(rows), len(graph.corpora), len(left), calls, tokens, usd, usd_per_hour)
 
 
@@ -160,15 +150,6 @@ def check_budget(graph: StudyGraph, cost: StudyCost) -> None:
         "what is left of the study takes more than it may",
         "See `--dry-run`; take fewer seeds, tasks or grid points, a smaller scale, or raise budget_gpu_hours.",
     )
-
-
-def _task_size(graph: StudyGraph, name: str, data_dir: Path | None) -> _TaskSize:
-    task = get_task(name)
-    splits = load_splits(task, graph.study.protocol, data_dir=data_dir)
-    rows = splits.train[:: max(1, len(splits.train) // _SAMPLE)]
-    rendered = [task.render(row, style=graph.study.prompt) for row in rows]
-    characters = fmean(len(row.prompt) + sum(map(len, row.options)) for row in rendered)
-    return _TaskSize(characters / _CHARACTERS + 1, len(splits.dev), len(splits.test), task, tuple(splits.train))
 
 
 def _runs(graph: StudyGraph, store: Store) -> Iterable[tuple[RunSpec, str, bool]]:
@@ -212,7 +193,7 @@ def _forwards(run: RunSpec) -> int:
     return round((forwards_per_step(run.method) or 2) * run.schedule.steps)
 
 
-def _tokens(run: RunSpec, size: _TaskSize) -> int:
+def _tokens(run: RunSpec, size: TaskSize) -> int:
     per_row = min(size.tokens_per_row, run.schedule.max_length)
     schedule = run.schedule
     evaluations = 1 if not schedule.steps else ceil(schedule.steps / schedule.eval_every) + 1
@@ -220,7 +201,7 @@ def _tokens(run: RunSpec, size: _TaskSize) -> int:
     return round(rows * per_row)
 
 
-def _measured(graph: StudyGraph, store: Store, sizes: dict[str, _TaskSize]) -> dict[tuple[str, str], float]:
+def _measured(graph: StudyGraph, store: Store, sizes: dict[str, TaskSize]) -> dict[tuple[str, str], float]:
     """Seconds a token by model and method name, of runs that are done."""
     found: dict[tuple[str, str], list[float]] = {}
     tries = [run for choice in graph.choices for run in choice.tries]
@@ -242,7 +223,7 @@ def _made(run: RunSpec, steps: int) -> Any:
 def _row(
     key: tuple[str, str, str],
     members: Sequence[tuple[RunSpec, bool]],
-    size: _TaskSize,
+    size: TaskSize,
     speed: dict[tuple[str, str], float],
     tflops: float,
 ) -> CostRow:
@@ -257,6 +238,8 @@ def _row(
     elif model is not None:
         computing = tokens * 2 * model.parameters / (tflops * 1e12)
         hours = max(computing, sum(_forwards(run) for run in left) * model.layers * _LAYER_S) / 3600
+    if hours is not None:
+        hours += len(left) * _START_S / 3600
     held = [memory_bytes(run.model, run.method, run.schedule, size.tokens_per_row) for run, _ in members]
     return CostRow(
         *key,
@@ -268,38 +251,3 @@ def _row(
         memory_bytes=max((each for each in held if each is not None), default=None),
         how="measured" if measured is not None else "assumed" if model is not None else "unknown",
     )
-
-
-def _chat(left: Sequence[CorpusSpec], sizes: dict[str, _TaskSize]) -> tuple[int, int, float | None]:
-    calls = tokens = 0
-    usd: float | None = 0.0
-    for spec in left:
-        if spec.given is not None:
-            continue
-        size = sizes[spec.task]
-        rows = len(size.train)
-        span = fmean(len(size.task.span_text(row)) for row in size.train) / _CHARACTERS
-        for kind, asked in _prompt_tokens(size, spec.template).items():
-            model = spec.rewriter if kind == "rewrite" else spec.judge
-            said = min(model.max_tokens, round(span * 1.5) + 8 if kind == "rewrite" else 4)
-            calls += rows
-            tokens += rows * (asked + said)
-            price = _price(model, rows * asked, rows * said)
-            usd = None if usd is None or price is None else usd + price
-    return calls, tokens, usd
-
-
-def _prompt_tokens(size: _TaskSize, template: str) -> dict[str, int]:
-    """Mean tokens of a prompt by kind: `rewrite` and the judge's questions."""
-    found: dict[str, list[int]] = {}
-    for shown in preview(size.task, list(size.train[:8]), template, 8):
-        found.setdefault(shown["kind"], []).append(sum(len(each["content"]) for each in shown["messages"]))
-    return {kind: round(fmean(lengths) / _CHARACTERS) for kind, lengths in found.items()}
-
-
-def _price(model: ChatModelRef, sent: int, had: int) -> float | None:
-    if model.provider != "openai":
-        return 0.0
-    if model.usd_per_million_prompt_tokens is None or model.usd_per_million_completion_tokens is None:
-        return None
-    return (sent * model.usd_per_million_prompt_tokens + had * model.usd_per_million_completion_tokens) / 1e6
