@@ -2,7 +2,7 @@
 
 from optaware.study._choose import Choice, Chosen, Option, choose, chosen_runs
 from optaware.study._cost import CostRow, StudyCost, check_budget, cost_of_study
-from optaware.study._driver import StudyOutcome, compare_studies, report_study, run_study
+from optaware.study._driver import StudyOutcome, run_study
 from optaware.study._evidence import gather_evidence
 from optaware.study._export import export_study
 from optaware.study._file import load_study, override
@@ -13,6 +13,7 @@ from optaware.study._plan_driver import PlanGraph, PlanOutcome, make_plan_graph,
 from optaware.study._plan_export import export_plan
 from optaware.study._plan_file import PlanRequest, load_plan_request
 from optaware.study._replay_run import ReplayReport, replay_file, replay_run
+from optaware.study._report_study import compare_studies, report_study
 from optaware.study._rewrite_one import rewrite_one
 from optaware.study._script_one import ScriptFolder, script_one
 from optaware.study._stop import stop_requests
