@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy.typing as npt
 from optaware._io import canonical_json, text_sha256
 from optaware.records import Contrast, Interval, StudySpec
 from optaware.report._arms import Arm, ArmKey, Collected, Scored
+from optaware.report._pairs import Pair, against, against_first_order, against_zero_shot, between
 from optaware.stats import (
     PairedTest,
     Spread,
@@ -142,82 +143,17 @@ def families(study: StudySpec, collected: Collected) -> list[Family]:
     """All comparisons of a study, by question: against the baseline, between rewritings, against zero-shot."""
     arms = {arm.key: arm for arm in collected.arms}
     built = [
-        _family("baseline", f"Variants against “{study.baseline}”", _against(arms, study.baseline), collected),
-        _family("between", "Rewritten variants against each other", _between(arms, study.baseline), collected),
+        _family("baseline", f"Variants against “{study.baseline}”", against(arms, study.baseline), collected),
+        _family("between", "Rewritten variants against each other", between(arms, study.baseline), collected),
         _family(
             "first-order",
             f"Forward-only training against first-order training on “{study.baseline}”",
-            _against_first_order(study, arms),
+            against_first_order(study, arms),
             collected,
         ),
-        _family("zero-shot", "Trained against zero-shot", _against_zero_shot(collected), collected),
+        _family("zero-shot", "Trained against zero-shot", against_zero_shot(collected), collected),
     ]
     return [family for family in built if family.comparisons or family.impossible]
-
-
-@dataclass(frozen=True)
-class _Pair:
-    key: ArmKey
-    other: str
-    arm: tuple[Scored, ...]
-    baseline: tuple[Scored, ...]
-    note: str
-
-
-def _pair(arm: Arm, baseline: Arm) -> _Pair:
-    left = {item.run.spec.seed: item for item in arm.scored}
-    right = {item.run.spec.seed: item for item in baseline.scored}
-    seeds = sorted(left.keys() & right.keys())
-    alone = sorted(set(arm.seeds) - set(seeds))
-    missing = ", ".join(map(str, alone))
-    note = (f"seed {missing} has no pair" if len(alone) == 1 else f"seeds {missing} have no pair") if alone else ""
-    paired = tuple(left[seed] for seed in seeds), tuple(right[seed] for seed in seeds)
-    return _Pair(arm.key, baseline.key.variant, *paired, note)
-
-
-def _against(arms: dict[ArmKey, Arm], variant: str) -> list[_Pair]:
-    pairs = []
-    for key, arm in arms.items():
-        baseline = arms.get(ArmKey(key.model, key.task, key.method, variant))
-        if key.variant != variant and baseline is not None:
-            pairs.append(_pair(arm, baseline))
-    return pairs
-
-
-def _between(arms: dict[ArmKey, Arm], baseline: str) -> list[_Pair]:
-    pairs = []
-    listed = list(arms.items())
-    for index, (key, arm) in enumerate(listed):
-        for other, rival in listed[:index]:
-            same = (key.model, key.task, key.method) == (other.model, other.task, other.method)
-            if same and baseline not in (key.variant, other.variant):
-                pairs.append(_pair(arm, rival))
-    return pairs
-
-
-def _against_first_order(study: StudySpec, arms: dict[ArmKey, Arm]) -> list[_Pair]:
-    """Every forward-only arm on rewritten rows against every first-order arm on the baseline's (OAT-Rephrase, RQ2)."""
-    kinds = {arm.display: arm.config for arm in study.methods if arm.config.name != "zero-shot"}
-    first_order = [name for name, config in kinds.items() if not config.forward_only]
-    pairs = []
-    for key, arm in arms.items():
-        if key.variant == study.baseline or not kinds[key.method].forward_only:
-            continue
-        for name in first_order:
-            rival = arms.get(ArmKey(key.model, key.task, name, study.baseline))
-            if rival is not None:
-                pairs.append(replace(_pair(arm, rival), other=f"{name} on {study.baseline}"))
-    return pairs
-
-
-def _against_zero_shot(collected: Collected) -> list[_Pair]:
-    pairs = []
-    for arm in collected.arms:
-        untrained = collected.zero_shot.get((arm.key.model, arm.key.task))
-        if untrained is not None:
-            # Nothing is drawn in a zero-shot run, so the one run is every seed's partner.
-            pairs.append(_Pair(arm.key, "zero-shot", arm.scored, (untrained,) * len(arm.scored), ""))
-    return pairs
 
 
 def _place(key: ArmKey, collected: Collected) -> str:
@@ -225,7 +161,7 @@ def _place(key: ArmKey, collected: Collected) -> str:
     return ", ".join(parts)
 
 
-def _family(key: FamilyKey, title: str, pairs: Sequence[_Pair], collected: Collected) -> Family:
+def _family(key: FamilyKey, title: str, pairs: Sequence[Pair], collected: Collected) -> Family:
     usable, impossible = [], []
     for pair in pairs:
         if pair.arm and shared_ids([*pair.arm, *pair.baseline]):
@@ -242,7 +178,7 @@ def _family(key: FamilyKey, title: str, pairs: Sequence[_Pair], collected: Colle
     return Family(key, title, tuple(comparisons), tuple(impossible))
 
 
-def _contrast(pair: _Pair) -> Contrast:
+def _contrast(pair: Pair) -> Contrast:
     ids = shared_ids([*pair.arm, *pair.baseline])
     arm, baseline = correctness(pair.arm, ids), correctness(pair.baseline, ids)
     rng = _generator("contrast", pair.key, pair.other)
@@ -267,7 +203,7 @@ def paired_test(arm: npt.NDArray[np.int8], baseline: npt.NDArray[np.int8]) -> Pa
     return mcnemar(arm, baseline) if len(arm) == 1 else crossed_test(arm, baseline)
 
 
-def _comparison(contrast: Contrast, pair: _Pair, place: str, fdr: float) -> Comparison:
+def _comparison(contrast: Contrast, pair: Pair, place: str, fdr: float) -> Comparison:
     difference, p = contrast.difference, contrast.p_corrected
     verdict: Literal["higher", "lower", "open"] = "open"
     clear = p is not None and p < _ALPHA and (difference.low > 0 or difference.high < 0)
