@@ -252,6 +252,8 @@ def main() -> None:
             found = measure(what, Path(root), int(runs), int(steps))
         print(json.dumps(found))
         return
+    if given.overhead_runs < 2 or given.between_jobs < 2:
+        parser.error("what lies between two jobs takes two of them")
     rows = []
     with tempfile.TemporaryDirectory(prefix="study-scale-") as scratch:
         for part, runs, steps, cases in (
