@@ -81,7 +81,7 @@ class ZOTrainer(ZerothOrderMixin, Trainer):
 def trainer(folder: str, out: Path, size: int) -> str:
     """Two rows a device and step, four in all."""
     args = TrainingArguments(
-        output_dir=str(out),
+        output_dir=str(out / f"trainer{size}"),
         max_steps=4,
         per_device_train_batch_size=2,
         gradient_accumulation_steps=2 // size,
@@ -114,7 +114,7 @@ def differing(folder: str, rank: int) -> str:
 def scenarios(folder: str, out: Path, rank: int, size: int) -> dict[str, str]:
     return {
         "queries": queries(folder, "fast", queries=3),
-        "one query": queries(folder, "fast"),
+        "one query": queries(folder, "fast", journal=out / f"queries{size}.bin"),
         "halves": halves(folder, out, rank, size),
         "data": data(folder, rank, size),
         "differing": differing(folder, rank) if size > 1 else "",

@@ -52,6 +52,10 @@ def test_two_processes_come_to_the_bits_of_one(tiny_model_dir: Path, tmp_path: P
     state = torch.load(tmp_path / "half2.pt", weights_only=True)
     assert state["optimizer"]["zeroth_order"]["processes"] == 2
     assert worker().second_half(str(tiny_model_dir), state) == alone["halves"], "one process goes on where two stopped"
+    for journals in (("queries1.bin", "queries2.bin"), ("trainer1/journal.bin", "trainer2/journal.bin")):
+        one, two = ((tmp_path / name).read_bytes() for name in journals)
+        assert one == two, "two processes keep the journal of one"
+    assert [path.name for path in (tmp_path / "trainer2").iterdir()] == ["journal.bin"]
     for words in (first["differing"], second["differing"]):
         assert "seed" in words
         assert "weights" in words

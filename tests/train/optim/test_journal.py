@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
 import struct
@@ -451,3 +452,17 @@ def test_a_process_that_does_not_write_follows(tiny_model_dir: Path, tmp_path: P
         assert path.read_bytes() == held
         other = load(tiny_model_dir)
     assert [each.name for each in tmp_path.iterdir()] == ["journal.bin"]
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.one_of(st.binary(max_size=9), st.integers(0xFFFF0000, 0xFFFF0008)), max_size=12))
+def test_whatever_follows_the_header_is_read_or_told_of(tmp_path_factory: Any, parts: list[bytes | int]) -> None:
+    path = tmp_path_factory.mktemp("bytes") / "journal.bin"
+    header = JournalHeader("", "ab", 3, Fast().to_json(), 0, 0, groups=((0, 1),), version=3)
+    body = b"".join(struct.pack("<I", each) if isinstance(each, int) else each for each in parts)
+    path.write_bytes(header.pack() + body)
+    records: list[Any] = []
+    with contextlib.suppress(IntegrityError):  # nothing else may be raised
+        _, records = read_records(path)
+    steps = [record for record in records if isinstance(record, Step)]
+    assert all(len(step.kept) == 1 and len(step.rates) == 1 for step in steps)
