@@ -13,7 +13,10 @@ from typing import Any
 __all__ = ["differences", "held_replies", "left_behind", "plain_report", "records", "report_differences"]
 
 TIMES = ("_s", "_s_median")
-MACHINE = frozenset({"updated", "pid", "peak_memory_bytes", "training_peak_bytes", "memory_extra_bytes", "latency_s"})
+MACHINE = frozenset(
+    {"updated", "pid", "peak_memory_bytes", "training_peak_bytes", "memory_extra_bytes", "latency_s", "files"}
+)
+"""What a machine did, and sizes of files (`files`), which times are a part of."""
 MEMORY = frozenset(name for name in MACHINE if name.endswith("_bytes"))
 NOT_RECORDS = frozenset({"log.txt", "sessions.jsonl", "index.sqlite", "progress.json", "ray-worker.txt"})
 REPORT = frozenset({"report.html", "report.md", "report.tex", "report.json", "runs.csv", "corpora.csv"})
@@ -39,7 +42,11 @@ def records(store: Path) -> dict[str, Any]:
         if name.startswith("chat-cache/"):
             continue
         if path.name == "DONE" and path.parent.parent.name == "corpora":
-            hashes = json.loads(path.read_bytes())["sha256"]
+            try:
+                hashes = json.loads(path.read_bytes())["sha256"]
+            except ValueError:
+                found[name] = "not JSON"
+                continue
             # These hold times; what they say otherwise is compared as their own.
             found[name] = {key: value for key, value in hashes.items() if key not in ("card.json", "README.md")}
         elif path.suffix in (".json", ".jsonl"):

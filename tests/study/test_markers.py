@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from optaware._io import read_json, write_json
 from optaware.data import make_corpus_spec
 from optaware.data._ledger import Ledger
 from optaware.records import ChatModelRef, CorpusSpec, DataRef, MeZO, ModelRef, Protocol, RunSpec, Schedule
+from optaware.report import load_report_run
 from optaware.store import RunFolder, Store
 from optaware.study import _rewrite_one, _train_one, rewrite_one, train_one
 from optaware.tasks import get_task, load_splits
@@ -27,16 +30,28 @@ def killed(*_: Any, **__: Any) -> None:
     raise Killed
 
 
-def test_a_run_killed_before_its_marker_is_only_marked(
-    tmp_path: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    spec = RunSpec(
-        model=ModelRef(name=str(tiny_model_dir), dtype="fp32"),
+def spec_of(model: Path) -> RunSpec:
+    return RunSpec(
+        model=ModelRef(name=str(model), dtype="fp32"),
         data=DataRef(task=str(TASK), protocol=PROTOCOL),
         method=MeZO(lr=1e-3),
         schedule=Schedule(steps=3, batch_size=4, max_length=64),
         device="cpu",
     )
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with one finished run."""
+    root = tmp_path_factory.mktemp("finished") / "store"
+    train_one(spec_of(tiny_model_dir), Store(root))
+    return root
+
+
+def test_a_run_killed_before_its_marker_is_only_marked(
+    tmp_path: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = spec_of(tiny_model_dir)
     store = Store(tmp_path)
     folder = store.run_folder(spec)
     with monkeypatch.context() as patched:
@@ -126,3 +141,36 @@ def test_a_reply_whose_record_was_lost_is_still_on_the_bill(
     # Another corpus that asks the same pays nothing.
     other = rewrite_one(corpus.model_copy(update={"variant": "other"}), store)
     assert other.cached_calls == other.calls == whole.calls
+
+
+@pytest.mark.parametrize("marked", [True, False])
+@pytest.mark.parametrize("name", ["steps.jsonl", "eval.jsonl", "predictions.jsonl", "journal.bin", "env.json"])
+def test_a_finished_run_whose_file_lost_bytes_is_made_again(
+    tmp_path: Path, finished: Path, name: str, marked: bool
+) -> None:
+    shutil.copytree(finished, tmp_path / "store")
+    store = Store(tmp_path / "store")
+    (place,) = (store.root / "runs").iterdir()
+    folder = RunFolder(place)
+    spec, before, text = folder.read_spec(), folder.read_result(), (place / name).read_bytes()
+    (place / name).write_bytes(text[: len(text) // 2])
+    if not marked:
+        folder.done.unlink()
+    assert not folder.is_done
+    if marked:
+        assert f"{name} is not as long as it was" in load_report_run(place).detail
+    assert train_one(spec, store).test == before.test
+    assert folder.is_done
+    assert load_report_run(place).state == "done"
+    if name.startswith(("predictions", "journal")):  # the others hold times
+        assert (place / name).read_bytes() == text
+
+
+def test_a_run_of_a_version_that_kept_no_sizes_stays_done(tmp_path: Path, finished: Path) -> None:
+    shutil.copytree(finished, tmp_path / "store")
+    (place,) = (tmp_path / "store" / "runs").iterdir()
+    result = read_json(place / "result.json")
+    write_json(place / "result.json", {key: value for key, value in result.items() if key != "files"})
+    assert RunFolder(place).is_done
+    (place / "result.json").write_text("{")
+    assert not RunFolder(place).is_done

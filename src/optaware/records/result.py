@@ -91,6 +91,9 @@ class RunResult(Record):
     metrics: dict[str, float | None] = Field(default_factory=dict)
     """Further figures by canonical name (`f1`, `interference`, ...), for methods and plans that measure more."""
     detail: str = ""
+    files: dict[str, int] = Field(default_factory=dict)
+    """Bytes of the run's other files when it ended, by name: when one has lost some, the run is made again. Empty in
+    runs of versions that did not keep it."""
 
 
 class Contrast(Record):

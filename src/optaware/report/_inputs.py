@@ -23,6 +23,7 @@ from optaware.records import (
     parse_record,
     short_id,
 )
+from optaware.store import RunFolder
 
 __all__ = ["ReportCorpus", "ReportRun", "RunState", "load_report_corpus", "load_report_run"]
 
@@ -162,10 +163,14 @@ def load_report_run(folder: Path, spec: RunSpec | None = None) -> ReportRun:
         raise InputError(
             Problem("run-unknown", str(folder), "it holds no spec.json", "Give the folder of a run.", str(folder))
         )
-    env_file, result_file = folder / "env.json", folder / "result.json"
-    environment = read_json(env_file) if env_file.exists() else {}
     # An earlier version may have made the id otherwise; what a report names is the folder that is there.
     run_id = folder.name[:12] if _FOLDER.match(folder.name) else short_id(spec)
+    lost = RunFolder(folder).lost() if (folder / "DONE").exists() else ""
+    if lost:
+        detail = f"{lost} is not as long as it was when the run ended; the command that made the run makes it again"
+        return ReportRun(run_id, spec, folder, "missing", detail=detail)
+    env_file, result_file = folder / "env.json", folder / "result.json"
+    environment = read_json(env_file) if env_file.exists() else {}
     if (folder / "DONE").exists():
         result = parse_record(RunResult, read_json(result_file), str(result_file))
         return ReportRun(run_id, spec, folder, result.outcome, result, result.detail, environment)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from datetime import UTC, datetime
@@ -9,6 +10,9 @@ from optaware._io import read_json, storage_errors, write_json, write_text
 from optaware.records import RunResult, RunSpec, RunStatus, parse_record
 
 __all__ = ["RunFolder"]
+
+_LATER = frozenset({"result.json", "status.json", "DONE", ".lock", "log.txt", "progress.json", "ray-worker.txt"})
+"""Files that are written when or after the sizes are taken, or that hold nothing of the outcome."""
 
 
 class RunFolder:
@@ -37,8 +41,31 @@ class RunFolder:
 
     @property
     def is_done(self) -> bool:
-        """Whether the run was finished; the marker is written last."""
-        return self.done.exists()
+        """Whether the run was finished, the marker being written last, and is still whole."""
+        return self.done.exists() and not self.lost()
+
+    def lost(self) -> str:
+        """The first file that is not as long as it was when the run ended, or a result that cannot be read; else empty.
+
+        Bytes that changed without changing their number are not found.
+        """
+        try:
+            sizes = json.loads(self.result.read_bytes()).get("files", {})
+            return next((name for name, size in sizes.items() if (self.path / name).stat().st_size != size), "")
+        except FileNotFoundError as error:
+            return Path(error.filename).name
+        except (ValueError, AttributeError, TypeError, RecursionError, OSError):
+            return self.result.name
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of the files that make up the run, by their path in its folder, for its result."""
+        found = {}
+        for path in sorted(self.path.rglob("*")):
+            name = path.relative_to(self.path)
+            passing = name.name in _LATER or name.name.startswith(".tmp-") or name.parts[0].startswith("checkpoint-")
+            if not passing and path.is_file():
+                found[name.as_posix()] = path.stat().st_size
+        return found
 
     def read_spec(self) -> RunSpec:
         """The spec that the folder was made for."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from optaware._io import lock, read_jsonl, remove_half_files, write_json
+from optaware._io import lock, read_jsonl, remove_half_files, storage_errors, sync_folder, write_json
 from optaware.data import load_corpus
 from optaware.errors import InputError, ModelError, OptawareError, StoppedBySignal
 from optaware.records import Example, Prediction, RunResult, RunSpec, RunStatus, ZeroShot
@@ -49,6 +49,7 @@ def train_one(
         remove_half_files(folder.path)
         if (written := written_result(folder)) is not None:  # it was killed between its result and its marker
             return _finished(folder, spec, written)
+        _forget_end(folder)
         folder.write_spec(spec)
         folder.write_status(RunStatus(state="running", steps=spec.schedule.steps))
         try:
@@ -60,16 +61,28 @@ def train_one(
             detail = str(error) if isinstance(error, OptawareError) else traceback.format_exc()
             folder.write_status(RunStatus(state="failed", detail=detail))
             raise
+        result = result.model_copy(update={"files": folder.sizes()})
         write_json(folder.result, result.to_json())
         return _finished(folder, spec, result)
 
 
 def written_result(folder: RunFolder) -> RunResult | None:
-    """The result of a run that was killed before it was marked done; None: there is none that can be read."""
+    """The result of a run that was killed before it was marked done; None: there is none, or not all of its files."""
     try:
-        return folder.read_result() if folder.result.exists() else None
+        return folder.read_result() if folder.result.exists() and not folder.lost() else None
     except InputError:
-        return None  # it has lost bytes: the run is made again
+        return None
+
+
+def _forget_end(folder: RunFolder) -> None:
+    """Take back what says that the run has ended: a file of it has lost bytes, so it is made again."""
+    if not folder.result.exists() and not folder.done.exists():
+        return
+    _log.warning("%s: %s is not as long as it was; the run is made again", folder.path.name, folder.lost())
+    with storage_errors(folder.path):
+        folder.done.unlink(missing_ok=True)
+        folder.result.unlink(missing_ok=True)
+        sync_folder(folder.path)
 
 
 def _finished(folder: RunFolder, spec: RunSpec, result: RunResult) -> RunResult:
