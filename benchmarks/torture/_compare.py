@@ -136,6 +136,7 @@ def _with_plain_times(store: Path, to: Path) -> Path:
                 if isinstance(each, int | float) and (key.endswith(TIMES) or key in MEMORY)
                 else plain(each)
                 for key, each in value.items()
+                if key != "files"  # sizes, which are no longer right when times are other
             }
         return [plain(each) for each in value] if isinstance(value, list) else value
 

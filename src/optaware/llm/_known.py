@@ -25,21 +25,22 @@ class KnownAnswers:
         self._known: dict[bytes, None] = {}
         self._false_alarms = 0
 
-    def repeats(self, body: bytes, answer: Completion, seen_before: bool) -> bool:
-        """Whether these bytes were an earlier request's answer.
+    def repeated(self, body: bytes, answer: Completion, before: bytes | None) -> bytes | None:
+        """The digest of these bytes when they were an earlier request's answer, else None.
 
         Args:
             body: The answer's bytes.
             answer: What they say.
-            seen_before: This request was told so before, on another connection: then the endpoint means it.
+            before: The digest that this request was turned away for before, on another connection. The same one again
+                is what the endpoint means; another one only shows that the second connection was out of step too.
         """
         if len(answer.id) < _SHORTEST_ID or self._false_alarms >= _FALSE_ALARMS:
-            return False
+            return None
         digest = sha256(body).digest()[:16]
         if digest in self._known:
-            self._false_alarms += seen_before
-            return not seen_before
+            self._false_alarms += digest == before
+            return None if digest == before else digest
         self._known[digest] = None
         if len(self._known) > _REMEMBERED:
             del self._known[next(iter(self._known))]
-        return False
+        return None

@@ -134,11 +134,12 @@ class OpenAISession:
             self._done.put(error)
 
     async def _answer(self, request_id: str, request: ChatRequest) -> Done:
-        began, used, attempts, bad_bodies, repeats = time.monotonic(), Usage(), 0, 0, 0
+        began, used, attempts, bad_bodies = time.monotonic(), Usage(), 0, 0
+        repeated: bytes | None = None
         while True:
             await self._gate()
             attempts += 1
-            outcome, sent = await self._attempt(request, seen_before=repeats > 0)
+            outcome, sent = await self._attempt(request, repeated)
             used = add_usage(used, price(self._ref, outcome.prompt_tokens or 0, outcome.completion_tokens or 0))
             reply = ChatReply(
                 key="",
@@ -158,7 +159,7 @@ class OpenAISession:
             if stop := self._hopeless(outcome):
                 return Done(request_id, None, stop)
             bad_bodies += outcome.code in ("bad-body", "empty-reply")
-            repeats += outcome.code == "repeated-answer"
+            repeated = outcome.digest or repeated
             again = (
                 bad_bodies <= self._policy.bad_body_retries
                 if outcome.code in ("bad-body", "empty-reply")
@@ -174,7 +175,7 @@ class OpenAISession:
         if left > 0:
             await self._sleep(left + self._policy.backoff_s(1, self._draw))
 
-    async def _attempt(self, request: ChatRequest, seen_before: bool) -> tuple[Completion | Fault, dict[str, Any]]:
+    async def _attempt(self, request: ChatRequest, repeated: bytes | None) -> tuple[Completion | Fault, dict[str, Any]]:
         openai, sent = self._openai, self._dialect.parameters(self._ref.model, request)
         self._began = self._began or time.monotonic()
         try:
@@ -201,13 +202,14 @@ class OpenAISession:
             return Fault("bad-request", f"the request cannot be sent as JSON ({type(error).__name__})"), sent
         self._reached = True
         found = completion_from(body, self._secret)
-        if isinstance(found, Completion) and self._known_answers.repeats(body, found, seen_before):
+        if not isinstance(found, Completion):
+            return found, sent
+        if (digest := self._known_answers.repeated(body, found, repeated)) is not None:
             # The connection is out of step: what comes next on it answers an earlier request.
             await self._drop(answer.http_response.extensions)
             words = "the same answer, with the same id, was given to another request before"
-            return Fault(
-                "repeated-answer", words, None, None, found.prompt_tokens or 0, found.completion_tokens or 0
-            ), sent
+            billed = found.prompt_tokens or 0, found.completion_tokens or 0
+            return Fault("repeated-answer", words, None, None, *billed, digest), sent
         return found, sent
 
     def _cause(self, error: BaseException) -> str:

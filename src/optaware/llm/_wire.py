@@ -72,6 +72,7 @@ class Fault:
         wait_s: How long the endpoint asks to wait.
         prompt_tokens: Tokens that the endpoint billed all the same.
         completion_tokens: Likewise.
+        digest: Of a repeated answer.
     """
 
     code: str
@@ -80,6 +81,7 @@ class Fault:
     wait_s: float | None = None
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    digest: bytes | None = None
 
     @property
     def quota_spent(self) -> bool:
