@@ -355,12 +355,22 @@ def _gguf_seed() -> bytes:
 
 
 def _journal_seeds() -> tuple[bytes, ...]:
-    from optaware.records import MeZO
+    from optaware.records import Fast, MeZO
     from optaware.train._journal import HEADER_1, MAGIC, JournalHeader
+    from optaware.train._journal_header import OPTIMIZER
+    from optaware.train._journal_records import Code, Mark, Place, Record, Step
 
     header = JournalHeader("0" * 64, "1" * 64, 3, MeZO().to_json(), 5, 2).pack()
     old = HEADER_1.pack(MAGIC, 1, HEADER_1.size, 1, 3, 1e-3, 1e-3, b"a" * 32, b"b" * 32)
-    return (header + struct.pack("<5f", *range(5)), old + struct.pack("<5f", *range(5)))
+    loop = JournalHeader("", "1" * 32, 3, Fast().to_json(), 0, 0, groups=((0, 2), (1, 1)), version=OPTIMIZER)
+    rates = [((lr, 0.0), (2 * lr, 0.1)) for lr in (1e-3, 1e-3, 9e-4, 8e-4, 8e-4)]
+    records: list[Record] = [Step((0.5,), pair) for pair in rates]
+    records[2:2] = [Mark("settled"), Mark("moved")]
+    body, place, code = b"", Place(), Code(loop, Path("journal.bin"))
+    for record in [*records, Mark("ended", "2" * 32)]:
+        made, place = code.encode(place, record)
+        body += made
+    return (header + struct.pack("<5f", *range(5)), old + struct.pack("<5f", *range(5)), loop.pack() + body)
 
 
 def _index_seeds() -> tuple[bytes, ...]:
