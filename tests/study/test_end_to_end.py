@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import signal
 import socket
 
@@ -144,3 +145,19 @@ def test_an_endpoint_that_is_down_loses_nothing_else(tmp_path, write_study, opta
     assert "failed" in ended.stderr
     assert len(list(store.glob("runs/*/DONE"))) == 5  # everything on the original rows
     assert list(store.glob("studies/*/report.html"))
+
+
+def test_a_finished_run_that_lost_bytes_is_made_again_by_the_same_command(
+    undisturbed, study_file, optaware, endpoint, tmp_path
+):
+    store = tmp_path / "store"
+    shutil.copytree(undisturbed[0], store)
+    before, table, asked = _files(store), _table(store), endpoint.count
+    for name in ("steps.jsonl", "predictions.jsonl"):
+        path = sorted(store.glob(f"runs/*mezo*/{name}"))[0]
+        path.write_bytes(path.read_bytes()[:-20])
+    done = optaware("run", study_file, "--store", store, *IN_PROCESS)
+    assert done.returncode == 0, done.stderr
+    assert _files(store) == before
+    assert _table(store) == table
+    assert endpoint.count == asked

@@ -50,6 +50,8 @@ class _Driver:
         return [self._job(spec, until.get(short_id(spec))) for spec in specs if not self._is_done(spec)]
 
     def _is_done(self, spec: RunSpec | CorpusSpec) -> bool:
+        if isinstance(spec, RunSpec):
+            return self.store.run_folder(spec).is_done
         return (self._folder(spec) / "DONE").exists()
 
     def _folder(self, spec: RunSpec | CorpusSpec) -> Path:
