@@ -39,6 +39,15 @@ def test_sessions_add_up(tmp_path):
     assert session(path, [30.5], began=True).stop() == Energy(joules=150.5, source="nvml")
 
 
+def test_a_file_that_lost_bytes_makes_it_unknown_and_stops_no_run(tmp_path):
+    path = tmp_path / "energy.json"
+    session(path, [120.0]).stop()
+    path.write_bytes(path.read_bytes()[:-9])
+    found = session(path, [30.5], began=True).stop()
+    assert found.joules is None
+    assert "lost bytes" in found.why
+
+
 def test_a_killed_session_makes_it_unknown_for_good(tmp_path):
     path = tmp_path / "energy.json"
     session(path, [1.0]).stop()

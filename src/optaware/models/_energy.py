@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from optaware._io import read_json, write_json
+from optaware.errors import InputError
 from optaware.records import Energy
 
 __all__ = ["Counter", "CounterError", "EnergyMeter", "NvmlCounter", "RaplCounter"]
@@ -169,7 +170,10 @@ class EnergyMeter:
     def _earlier(self, began: bool) -> tuple[float, str]:
         if not self._path.exists():
             return 0.0, "it was not measured when the run began" if began else ""
-        noted = read_json(self._path)
+        try:
+            noted = read_json(self._path)
+        except InputError:
+            return 0.0, "the file with what it had taken before has lost bytes"
         if noted["open"]:
             return 0.0, "the run was killed once, and what it had taken was not written down"
         return float(noted["joules"] or 0.0), str(noted["why"])
