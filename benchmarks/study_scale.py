@@ -102,7 +102,6 @@ def write_run(store: Store, spec: RunSpec, rows: int, steps: int) -> None:
         "data_source": {"kind": "local", "location": "x", "sha256": {}},
     }
     folder.spec.write_text(json.dumps(spec.to_json()), "utf-8")
-    folder.result.write_text(json.dumps(result), "utf-8")
     folder.env.write_text(json.dumps({"optaware": "0.1.0", "cores": 2}), "utf-8")
     folder.predictions.write_text(
         "".join(json.dumps({**row, "scores": [-1.0, -2.0]}) + "\n" for row in predictions), "utf-8"
@@ -122,6 +121,9 @@ def write_run(store: Store, spec: RunSpec, rows: int, steps: int) -> None:
             for i in range(0, steps + 1, every)
         ]
         folder.evals.write_text("".join(json.dumps(row) + "\n" for row in evals), "utf-8")
+    for path in (folder.resolved, folder.energy, folder.journal):
+        path.write_text("{}", "utf-8")
+    folder.result.write_text(json.dumps({**result, "files": folder.sizes()}), "utf-8")
     folder.done.write_text("", "utf-8")
 
 
