@@ -37,11 +37,11 @@ torture: setup-dev
 	$(BIN)/python benchmarks/torture/kills.py --count 200
 	$(BIN)/python benchmarks/torture/kills.py --count 40 --signal TERM --only in-process subprocess subprocess-cold
 	$(BIN)/python benchmarks/torture/kills.py --count 40 --signal INT --only in-process subprocess subprocess-cold
-	$(BIN)/python benchmarks/torture/disk.py --count 500
+	$(BIN)/python benchmarks/torture/disk.py --count 600
 	$(BIN)/python benchmarks/torture/drivers.py --count 30
 	$(BIN)/python benchmarks/torture/determinism.py
 	$(BIN)/python benchmarks/torture/endpoint.py --count 100000
-	$(BIN)/python benchmarks/torture/fuzz.py --count 1000000
+	$(BIN)/python benchmarks/torture/fuzz.py --count 1000000 --seed 1 --atheris-share 0.2
 	$(BIN)/python benchmarks/injection.py --store .torture/injection
 
 torture-short: setup-dev

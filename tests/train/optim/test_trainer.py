@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,58 +9,30 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainerCallback, TrainingArguments
+from trainers import ZOTrainer, their_warnings_aside, token_rows, training_arguments
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback, TrainingArguments
 
 from optaware.errors import InputError
 from optaware.records import Fast
 from optaware.train import ZerothOrder, ZerothOrderMixin
 
-torch.set_num_threads(1)
-os.environ.setdefault("TRACKIO_DIR", os.devnull)
-
 
 @pytest.fixture(autouse=True)
 def their_warnings() -> Iterator[None]:
-    """What the trainers say to each other about coming versions is not ours to mend."""
-    with warnings.catch_warnings():
-        for category in (FutureWarning, DeprecationWarning, UserWarning, ImportWarning):
-            warnings.filterwarnings("ignore", category=category, module=r"(?!optaware)")
+    with their_warnings_aside():
         yield
-
-
-class ZOTrainer(ZerothOrderMixin, Trainer):
-    pass
 
 
 def load(folder: Path) -> Any:
     return AutoModelForCausalLM.from_pretrained(folder)
 
 
-def rows(count: int) -> list[dict[str, Tensor]]:
-    source = torch.Generator().manual_seed(1)
-    ids = [torch.randint(0, 250, (8,), generator=source) for _ in range(count)]
-    return [{"input_ids": each, "labels": each} for each in ids]
-
-
-def arguments(out: Path, **changes: Any) -> dict[str, Any]:
-    plain = {
-        "output_dir": str(out),
-        "max_steps": 6,
-        "per_device_train_batch_size": 4,
-        "learning_rate": 1e-3,
-        "lr_scheduler_type": "constant",
-        "logging_steps": 2,
-        "save_strategy": "no",
-        "report_to": [],
-        "use_cpu": True,
-        "disable_tqdm": True,
-        "seed": 3,
-    }
-    return plain | changes
-
-
 def trainer(folder: Path, out: Path, cls: Any = ZOTrainer, model: Any = None, **changes: Any) -> Any:
-    return cls(model=model or load(folder), args=TrainingArguments(**arguments(out, **changes)), train_dataset=rows(24))
+    return cls(
+        model=model or load(folder),
+        args=TrainingArguments(**training_arguments(out, **changes)),
+        train_dataset=token_rows(24, 8),
+    )
 
 
 def weights(model: Any) -> dict[str, Tensor]:
@@ -116,9 +86,9 @@ def test_accumulation_is_the_large_batch(tiny_model_dir: Path, tmp_path: Path) -
 
 
 def test_schedules_of_the_method_run_over_the_trainer_s_steps(tiny_model_dir: Path, tmp_path: Path) -> None:
-    args = TrainingArguments(**arguments(tmp_path, max_steps=-1, num_train_epochs=1, logging_steps=1))
+    args = TrainingArguments(**training_arguments(tmp_path, max_steps=-1, num_train_epochs=1, logging_steps=1))
     method = Fast(queries=3, query_schedule="linear", eps_schedule="linear")
-    made = ZOTrainer(model=load(tiny_model_dir), args=args, train_dataset=rows(16), method=method)
+    made = ZOTrainer(model=load(tiny_model_dir), args=args, train_dataset=token_rows(16, 8), method=method)
     made.train()
     passes = [row["forward_passes"] for row in made.state.log_history if "loss" in row]
     assert passes == [2, 6, 10, 16]  # 1, 2, 2 and 3 queries
@@ -129,9 +99,11 @@ def test_a_loss_of_the_step_before_is_that_of_the_large_batch(tiny_model_dir: Pa
     """One-point estimates with residual feedback: the parts of a step are compared with those of the step before."""
     probes = []
     for changes in ({"per_device_train_batch_size": 8}, {"gradient_accumulation_steps": 4}):
-        args = TrainingArguments(**arguments(tmp_path, **{"max_steps": 2, "per_device_train_batch_size": 2} | changes))
+        args = TrainingArguments(
+            **training_arguments(tmp_path, **{"max_steps": 2, "per_device_train_batch_size": 2} | changes)
+        )
         method = Fast(estimator="one-point-residual", queries=2)
-        made = ZOTrainer(model=load(tiny_model_dir), args=args, train_dataset=rows(24), method=method)
+        made = ZOTrainer(model=load(tiny_model_dir), args=args, train_dataset=token_rows(24, 8), method=method)
         made.train()
         probes.append(made._zeroth_order.probe)
     whole, parts = probes
@@ -149,9 +121,9 @@ def test_both_signs_may_share_a_pass(tiny_model_dir: Path, tmp_path: Path, setti
         model.register_forward_pre_hook(
             lambda module, args, inputs, seen=seen: seen.append(len(inputs["input_ids"])), with_kwargs=True
         )
-        args = TrainingArguments(**arguments(tmp_path, max_steps=3, **settings))
+        args = TrainingArguments(**training_arguments(tmp_path, max_steps=3, **settings))
         method = Fast(batching=batching)  # type: ignore[arg-type]
-        own = ZOTrainer(model=model, args=args, train_dataset=rows(24), method=method)
+        own = ZOTrainer(model=model, args=args, train_dataset=token_rows(24, 8), method=method)
         own.train()
         made.append((own, weights(model)))
         rows_seen.append(seen[-2:])
@@ -169,8 +141,8 @@ def test_a_loss_of_something_else_is_looked_at_point_by_point(tiny_model_dir: Pa
         def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
             return model(**inputs, output_hidden_states=True).hidden_states[-1].square().mean()
 
-    args = TrainingArguments(**arguments(tmp_path, max_steps=2))
-    made = Own(model=load(tiny_model_dir), args=args, train_dataset=rows(8), method=Fast(batching="pairs"))
+    args = TrainingArguments(**training_arguments(tmp_path, max_steps=2))
+    made = Own(model=load(tiny_model_dir), args=args, train_dataset=token_rows(8, 8), method=Fast(batching="pairs"))
     with pytest.warns(UserWarning, match="one by one"):
         made.train()
     assert made.state.log_history[0]["forward_passes"] == 4
@@ -252,12 +224,12 @@ def test_evaluation_and_callbacks_see_the_learnt_weights(tiny_model_dir: Path, t
     class Look(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
             with torch.no_grad():
-                losses.append(float(model(input_ids=rows(1)[0]["input_ids"][None]).logits.sum()))
+                losses.append(float(model(input_ids=token_rows(1, 8)[0]["input_ids"][None]).logits.sum()))
 
     made = ZOTrainer(
         model=load(tiny_model_dir),
         args=TrainingArguments(
-            **arguments(
+            **training_arguments(
                 tmp_path,
                 eval_strategy="steps",
                 eval_steps=2,
@@ -267,8 +239,8 @@ def test_evaluation_and_callbacks_see_the_learnt_weights(tiny_model_dir: Path, t
                 learning_rate=0.3,
             )
         ),
-        train_dataset=rows(24),
-        eval_dataset=rows(4),
+        train_dataset=token_rows(24, 8),
+        eval_dataset=token_rows(4, 8),
         callbacks=[Look()],
     )
     made.train()
@@ -279,8 +251,8 @@ def test_evaluation_and_callbacks_see_the_learnt_weights(tiny_model_dir: Path, t
 
 def test_step_sizes_come_from_one_place(tiny_model_dir: Path, tmp_path: Path) -> None:
     def made(method: Any, **changes: Any) -> float:
-        args = TrainingArguments(**{**arguments(tmp_path), **changes})
-        trainer = ZOTrainer(model=load(tiny_model_dir), args=args, train_dataset=rows(4), method=method)
+        args = TrainingArguments(**{**training_arguments(tmp_path), **changes})
+        trainer = ZOTrainer(model=load(tiny_model_dir), args=args, train_dataset=token_rows(4, 8), method=method)
         return float(trainer.create_optimizer().param_groups[0]["lr"])
 
     assert made(Fast(), learning_rate=5e-5) == Fast().lr
@@ -314,7 +286,9 @@ def test_points_share_a_pass_under_sft_trainer(
     for choice in ("off", batching):
         model, seen = load(tiny_model_dir), []
         model.get_input_embeddings().register_forward_hook(lambda _, given, out, seen=seen: seen.append(len(out)))
-        args = SFTConfig(**arguments(tmp_path, bf16=False, gradient_checkpointing=False, max_steps=3, **settings))
+        args = SFTConfig(
+            **training_arguments(tmp_path, bf16=False, gradient_checkpointing=False, max_steps=3, **settings)
+        )
         torch.manual_seed(0)
         own = ZOSFTTrainer(
             model=model,
@@ -343,8 +317,8 @@ def test_rows_that_see_other_rows_are_looked_at_point_by_point(tiny_model_dir: P
     model = load(tiny_model_dir)
     # Stands for packed rows: what the model computes for one copy depends on the others.
     model.get_input_embeddings().register_forward_hook(lambda _, given, out: out - out.mean(0) * (len(out) > 4))
-    args = TrainingArguments(**arguments(tmp_path, max_steps=1))
-    made = ZOTrainer(model=model, args=args, train_dataset=rows(8), method=Fast(batching="pairs"))
+    args = TrainingArguments(**training_arguments(tmp_path, max_steps=1))
+    made = ZOTrainer(model=model, args=args, train_dataset=token_rows(8, 8), method=Fast(batching="pairs"))
     with pytest.warns(UserWarning, match="one by one"):
         made.train()
 
@@ -363,7 +337,7 @@ def test_sft_trainer(tiny_model_dir: Path, tmp_path: Path, kind: str) -> None:
     lora = LoraConfig(r=2, task_type="CAUSAL_LM", target_modules=["q_proj", "v_proj"]) if kind == "lora" else None
 
     def run(out: Path, resume: str | None = None) -> Any:
-        settings = arguments(out, bf16=False, gradient_checkpointing=False, max_steps=4, save_strategy="steps")
+        settings = training_arguments(out, bf16=False, gradient_checkpointing=False, max_steps=4, save_strategy="steps")
         args = SFTConfig(**settings, save_steps=2, eval_strategy="steps", eval_steps=2)
         torch.manual_seed(0)
         made = ZOSFTTrainer(
@@ -401,7 +375,7 @@ def test_a_trained_head_is_perturbed_under_trl_too(tiny_model_dir: Path) -> None
 
     model = load(tiny_model_dir).eval()
     add_fused_lm_head(model, outputs=("log_probs", "entropy", "is_top1"))
-    ids = rows(1)[0]["input_ids"][None]
+    ids = token_rows(1, 8)[0]["input_ids"][None]
     with torch.no_grad():
         theirs = model(input_ids=ids, labels=ids, fused_lm_head=True)
         called = []

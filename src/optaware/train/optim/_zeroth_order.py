@@ -286,7 +286,7 @@ class ZerothOrder(torch.optim.Optimizer):
             self._record.step(kept, rates)
         moved = False
         for (lr, decay), direction, update in zip(rates, self._directions, self._updates, strict=True):
-            update.weight_decay = decay  # type: ignore[attr-defined]
+            update.weight_decay = decay
             moved = update.apply(direction, self.probe, lr)
         self._loose = self._loose or moved
         self.steps_done += 1

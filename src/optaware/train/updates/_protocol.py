@@ -20,6 +20,8 @@ class Update(Protocol):
 
     lr: float
     """Learning rate, where a step is not given one of its own."""
+    weight_decay: float
+    """Decoupled decay of matrices, as a share of the learning rate; a parameter group may change it between steps."""
 
     def apply(self, direction: Direction, probe: Probe, lr: float | None = None) -> bool:
         """Move the weights; returns whether there was anything to move them by."""
