@@ -108,6 +108,16 @@ def test_tail_prints_steps_and_evaluations(store, capsys):
     assert lines[-1].endswith("done")
 
 
+def test_a_run_that_lost_bytes_says_so_and_nobody_waits_for_it(store, capsys):
+    row = next(row for row in store.index() if row["state"] == "done")
+    folder = RunFolder(store.root / "runs" / row["folder"])
+    result = {**json.loads(folder.result.read_text()), "files": {"steps.jsonl": 10**6}}
+    folder.result.write_text(json.dumps(result))
+    for command in (("show", row["run"]), ("tail", row["run"], "--follow")):
+        assert invoke(["runs", *command, "--store", str(store.root)]) == 0
+        assert "steps.jsonl is not as long as it was" in capsys.readouterr().out
+
+
 def test_following_sees_rows_that_come_later(store):
     folder = next(RunFolder(store.root / "runs" / row["folder"]) for row in store.index() if row["state"] == "running")
     rows = follow(folder, wait=True, poll_s=0.0)

@@ -122,7 +122,7 @@ def tail(
             values = ", ".join(f"{key} {row[key]:.4g}" for key in shown if isinstance(row.get(key), int | float))
             print(f"{'step' if name == 'steps' else row.get('split', 'dev'):>5} {row['step']:>7}  {values}", flush=True)
     status = folder.read_status()
-    print(f"{folder.run_id}: {'done' if folder.is_done else status.state if status else 'planned'}")
+    print(f"{folder.run_id}: {folder.damage() or (status.state if status else 'planned')}")
     return 0
 
 
@@ -180,9 +180,11 @@ def show(run: str, /, *, store: StoreDir = None, json: AsJson = False) -> int:
         if path.exists()
     }
     if json:
-        print_json({"folder": str(folder.path), **files})
+        print_json({"folder": str(folder.path), "damage": folder.damage(), **files})
         return 0
     print(folder.path)
+    if damage := folder.damage():
+        print(damage)
     for name, value in files.items():
         print_table([name, ""], [[key, item] for key, item in value.items()])
     return 0

@@ -69,7 +69,7 @@ def follow(folder: RunFolder, *, wait: bool, poll_s: float = 1.0) -> Iterator[tu
     read = dict.fromkeys(places, 0)
     while True:
         status = folder.read_status()
-        ended = folder.is_done or (status is not None and status.state in ("failed", "stopped", "pruned"))
+        ended = folder.is_done or (status is not None and status.state != "running")
         for name, path in places.items():
             rows, read[name] = _new_rows(path, read[name])
             yield from ((name, row) for row in rows)

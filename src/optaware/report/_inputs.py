@@ -166,8 +166,7 @@ def load_report_run(folder: Path, spec: RunSpec | None = None) -> ReportRun:
     # An earlier version may have made the id otherwise; what a report names is the folder that is there.
     run_id = folder.name[:12] if _FOLDER.match(folder.name) else short_id(spec)
     place = RunFolder(folder)
-    if place.done.exists() and (lost := place.lost()):
-        detail = f"{lost} is not as long as it was when the run ended; the command that made the run makes it again"
+    if detail := place.damage():
         return ReportRun(run_id, spec, folder, "missing", detail=detail)
     env_file, result_file = folder / "env.json", folder / "result.json"
     environment = read_json(env_file) if env_file.exists() else {}

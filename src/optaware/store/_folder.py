@@ -57,6 +57,12 @@ class RunFolder:
         except (ValueError, AttributeError, TypeError, RecursionError, OSError):
             return self.result.name
 
+    def damage(self) -> str:
+        """What is wrong with a run that was finished, in words; empty for one that is whole or not finished."""
+        if not self.done.exists() or not (lost := self.lost()):
+            return ""
+        return f"{lost} is not as long as it was when the run ended; the command that made the run makes it again"
+
     def sizes(self) -> dict[str, int]:
         """Bytes of the files that make up the run, by their path in its folder, for its result."""
         found = {}
