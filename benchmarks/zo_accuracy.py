@@ -15,6 +15,9 @@ what a run left (spec, result, evaluations, steps, predictions), and what is the
 goes on. `--budget-s` stops in order: no run starts that could not end in time, those that are under way are dropped,
 and the result says which are missing. The grids may take `--grid-share` of it; a task whose grids are not whole by then
 is left out of the comparison until the next call. With `--budget-s 0` the result is made of what is there.
+
+`--grid-from RESULT` takes grid points from an earlier result file of the same settings instead of running them again;
+the notes say which commit made them.
 """
 
 from __future__ import annotations
@@ -107,6 +110,15 @@ class Pool:
         self.gpus = visible_gpus()
         self.longest = 0.0
         self.failures: dict[str, str] = {}
+        self.earlier = earlier_grid(options) if options.grid_from else {}
+
+    def grid_dev(self, task: str, form: str, lr: float) -> dict[str, Any] | None:
+        """Outcome and dev scores of a grid point, from this call's runs or from the earlier result."""
+        result = self.result(spec_of(self.options, task, form, lr, TUNING_SEED))
+        if result is None:
+            return self.earlier.get((task, form, lr))
+        dev = result["dev"] or {}
+        return {"outcome": result["outcome"], "dev_loss": dev.get("loss"), "dev_accuracy": dev.get("accuracy")}
 
     def folder(self, spec: RunSpec) -> Path:
         """Where a run's files are kept."""
@@ -184,19 +196,42 @@ def one(folder: Path, scratch: Path) -> None:
                 (folder / f".{name}").replace(folder / name)
 
 
+def earlier_grid(options: argparse.Namespace) -> dict[tuple[str, str, float], dict[str, Any]]:
+    """The grid points of `--grid-from`, by task, form and rate; refuses a result that was made otherwise."""
+    found = read_json(options.grid_from)
+    now = settings_of(options)
+    for name in sorted(now.keys() - {"forms"}):
+        if found["settings"][name] != now[name]:
+            raise SystemExit(f"{options.grid_from}: {name} is {found['settings'][name]}, here it is {now[name]}")
+    same = [form for form, made in found["settings"]["forms"].items() if made[:2] == list(FORMS[form][:2])]
+    kept = ("outcome", "dev_loss", "dev_accuracy")
+    return {
+        (row["case"], row["variant"], row["lr"]): {name: row[name] for name in kept}
+        for row in found["rows"]
+        if row.get("stage") == "grid" and row["variant"] in same
+    }
+
+
+def settings_of(options: argparse.Namespace) -> dict[str, Any]:
+    """What decides on a run besides its task, form, rate and seed."""
+    names = ("forwards", "batch_size", "max_length", "evaluations", "rows")
+    return {name: getattr(options, name) for name in names} | {"forms": {form: FORMS[form] for form in options.forms}}
+
+
 def choose(pool: Pool, options: argparse.Namespace) -> tuple[dict[str, dict[str, float]], str | None]:
     """Run the grids; returns learning rates by form and task, and our form that is taken (None: not decided)."""
     grid = [(task, form, lr) for task in options.tasks for form in options.forms for lr in FORMS[form][2]]
-    pool.do((spec_of(options, task, form, lr, TUNING_SEED) for task, form, lr in grid), options.grid_share)
+    wanted = (spec_of(options, *point, TUNING_SEED) for point in grid if point not in pool.earlier)
+    pool.do(wanted, options.grid_share)
     losses: dict[str, dict[str, float]] = {form: {} for form in options.forms}
     rates: dict[str, dict[str, float]] = {form: {} for form in options.forms}
     for form in options.forms:
         for task in options.tasks:
             found = []
             for lr in FORMS[form][2]:
-                result = pool.result(spec_of(options, task, form, lr, TUNING_SEED))
-                if result is not None and result["dev"] and result["dev"]["loss"] is not None:
-                    found.append((result["dev"]["loss"], lr))
+                dev = pool.grid_dev(task, form, lr)
+                if dev is not None and dev["dev_loss"] is not None:
+                    found.append((dev["dev_loss"], lr))
             if len(found) == len(FORMS[form][2]) or (found and options.budget_s == 0):
                 losses[form][task], rates[form][task] = min(found)
     ours = [form for form in options.forms if form != ORIGINAL]
@@ -295,14 +330,11 @@ def report(pool: Pool, options: argparse.Namespace, rates: Any, ours: str | None
     for task in options.tasks:
         for form in options.forms:
             for lr in FORMS[form][2]:
-                spec = spec_of(options, task, form, lr, TUNING_SEED)
-                result = pool.result(spec)
-                if result is None:
+                dev = pool.grid_dev(task, form, lr)
+                if dev is None:
                     missing.append(f"grid: {task} {form} {lr:g}")
                     continue
-                dev = result["dev"] or {}
-                row = {"case": task, "variant": form, "stage": "grid", "lr": lr, "outcome": result["outcome"]}
-                rows.append(row | {"dev_loss": dev.get("loss"), "dev_accuracy": dev.get("accuracy")})
+                rows.append({"case": task, "variant": form, "stage": "grid", "lr": lr, **dev})
     for task, form, seed, spec in finals(options, rates, ours) if ours else []:
         result = pool.result(spec)
         if result is None:
@@ -327,10 +359,10 @@ def report(pool: Pool, options: argparse.Namespace, rates: Any, ours: str | None
         *(f"missing: {each}" for each in missing),
         *(f"failed: {key}: {why}" for key, why in pool.failures.items()),
     ]
-    settings = {
-        name: getattr(options, name) for name in ("forwards", "batch_size", "max_length", "evaluations", "rows")
-    }
-    settings |= {"forms": {form: FORMS[form] for form in options.forms}, "form taken": ours, "rates": rates}
+    if options.grid_from:
+        made = read_json(options.grid_from)
+        notes.insert(2, f"{len(pool.earlier)} grid points were run by an earlier call, at commit {made['commit']}.")
+    settings = settings_of(options) | {"form taken": ours, "rates": rates}
     print(write_result("zo_accuracy", rows, out=options.out, notes=notes, settings=settings))
     for row in rows:
         if "difference" in row:
@@ -356,6 +388,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--budget-s", type=float, default=float("inf"))
     parser.add_argument("--grid-share", type=float, default=0.65, help="of the budget that the grids may take")
+    parser.add_argument("--grid-from", type=Path, metavar="RESULT", help="an earlier result file whose grid is used")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--one", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
