@@ -35,6 +35,24 @@ def test_the_fingerprint_sees_what_matters_and_only_that():
     assert fingerprint(base) != fingerprint(later)
 
 
+def test_how_a_chat_model_is_reached_makes_no_other_corpus_or_study():
+    study = {
+        "name": "s",
+        "models": [{"name": "m"}],
+        "tasks": ["copa"],
+        "variants": [{"name": "original"}, {"name": "oat", "template": "oat"}],
+        "methods": [{"config": {"name": "mezo"}}],
+        "rewriter": {"model": "m", "max_tokens": 99},
+    }
+    plain = parse_record(StudySpec, study, "")
+    reached = {"concurrency": 64, "timeout_s": 5.0, "max_retries": 1, "budget_usd": 2.0, "budget_tokens": 9}
+    faster = {**study, "rewriter": {"model": "m", "max_tokens": 99, "api_key_env": "KEY", **reached}}
+    assert fingerprint(parse_record(StudySpec, faster, "")) == fingerprint(plain)
+    for change in ({"max_tokens": 98}, {"temperature": 0.5}, {"provider": "openai"}, {"seed": 1}):
+        other = {**study, "rewriter": {"model": "m", "max_tokens": 99, **change}}
+        assert fingerprint(parse_record(StudySpec, other, "")) != fingerprint(plain)
+
+
 def test_records_are_frozen_and_strict():
     spec = parse_record(RunSpec, SPEC, "")
     with pytest.raises(Exception, match="frozen"):

@@ -285,6 +285,49 @@ def test_training_mode_is_left_as_it_was(model: Any) -> None:
     assert not learner.model.layers[0].training
 
 
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("refuses", ["at once", "in the middle"])
+def test_without_room_for_a_batch_its_rows_go_in_smaller_ones(model: Any, temperature: float, refuses: str) -> None:
+    prompts = prompts_with(7, [3, 5, 4, 6, 2])
+    arguments: dict[str, Any] = {
+        "max_new_tokens": [2, 6, 6, 6, 6],
+        "temperature": temperature,
+        "seeds": [4, 3, 2, 1, 0],
+    }
+    plain = generate(model, TOKENIZER, prompts, **arguments)
+    calls, most, told = 0, [], []
+
+    def refuse(_: Any, args: Any) -> None:
+        nonlocal calls
+        calls += 1
+        rows = len(args[0])
+        if rows > 2 and (refuses == "at once" or calls > 8):
+            # What a card says when a library below PyTorch finds no memory.
+            raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+        most.append(rows)
+
+    hook = model.model.layers[-1].register_forward_pre_hook(refuse)
+    try:
+        short = generate(model, TOKENIZER, prompts, **arguments, on_done=lambda index, made: told.append(index))
+    finally:
+        hook.remove()
+    assert short == plain
+    assert sorted(told) == list(range(5))  # each once, though a row was begun again
+    assert (max(most) > 2) == (refuses == "in the middle")
+
+
+def test_another_error_is_not_taken_for_want_of_memory(model: Any) -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    hook = model.model.layers[-1].register_forward_pre_hook(fail)
+    try:
+        with pytest.raises(RuntimeError, match="illegal"):
+            generate(model, TOKENIZER, prompts_with(7, [3, 5]), max_new_tokens=2)
+    finally:
+        hook.remove()
+
+
 def test_the_attention_is_put_back_after_an_error(model: Any) -> None:
     def fail(*_: Any) -> None:
         raise KeyError("from on_done")

@@ -21,7 +21,6 @@ from optaware.data._work import Work
 from optaware.errors import ProblemList
 from optaware.llm import ChatModel
 from optaware.records import (
-    ChatModelRef,
     CorpusSpec,
     DatasetCard,
     DataSource,
@@ -163,22 +162,11 @@ def _check(
             "Use `optaware.study.rewrite_one`, or pass `measure`.",
         )
     path = folder / "spec.json"
-    if path.is_file() and _essence(parse_record(CorpusSpec, read_json(path), str(path))) != _essence(spec):
+    if path.is_file() and fingerprint(parse_record(CorpusSpec, read_json(path), str(path))) != fingerprint(spec):
         problems.add("folder-taken", str(folder), "it holds the corpus of another spec", "Choose another folder.")
     problems.raise_if_any()
     if not path.is_file():
         write_json(path, spec.to_json())
-
-
-_OPERATIONAL = ("concurrency", "timeout_s", "max_retries", "budget_usd", "budget_tokens", "api_key_env")
-
-
-def _essence(spec: CorpusSpec) -> str:
-    """The spec's hash without limits and speed, so that a stopped corpus goes on under a larger budget."""
-    plain = ChatModelRef(model="")
-    reset = {name: getattr(plain, name) for name in _OPERATIONAL}
-    models = {"rewriter": spec.rewriter.model_copy(update=reset), "judge": spec.judge.model_copy(update=reset)}
-    return fingerprint(spec.model_copy(update=models))
 
 
 @contextmanager

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from optaware.models._introspect import unwrap
     from optaware.models._kept_prefixes import KeptPrefixes
     from optaware.models._load import LoadedModel, list_model_names, load_model
-    from optaware.models._memory import held_memory_bytes, peak_memory_bytes
+    from optaware.models._memory import free_cached_memory, held_memory_bytes, is_out_of_memory, peak_memory_bytes
     from optaware.models._scoring import Objective, OptionScorer
     from optaware.models._size import ModelSize, model_size
     from optaware.models._tiny import tiny_model
@@ -34,8 +34,10 @@ __all__ = [
     "OptionScorer",
     "deterministic_kernels",
     "encode",
+    "free_cached_memory",
     "generate",
     "held_memory_bytes",
+    "is_out_of_memory",
     "list_model_names",
     "load_model",
     "model_size",
@@ -57,8 +59,10 @@ _HOMES = {
     "OptionScorer": "_scoring",
     "deterministic_kernels": "_deterministic",
     "encode": "_encode",
+    "free_cached_memory": "_memory",
     "generate": "_generate",
     "held_memory_bytes": "_memory",
+    "is_out_of_memory": "_memory",
     "list_model_names": "_load",
     "load_model": "_load",
     "model_size": "_size",

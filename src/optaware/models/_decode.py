@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -16,6 +18,7 @@ from optaware.errors import ModelError
 from optaware.models._ends import end_tokens, find_stop
 from optaware.models._introspect import attention_window, cache_argument, forward_arguments, tolerance, unwrap
 from optaware.models._kept_prefixes import KeptPrefixes
+from optaware.models._memory import free_cached_memory, is_out_of_memory
 from optaware.models._prefix import PrefixGroup, group_by_prefix
 from optaware.models._shared_attention import Prefix, RowCache, sharing
 
@@ -26,6 +29,9 @@ _CACHE_BYTES = 1 << 30
 _MOST_ROWS = 256
 _PREFILL_CPU, _PREFILL_GPU = 512, 8192
 _WORTH_KEEPING = 32
+_UNLIMITED = sys.maxsize
+
+_log = logging.getLogger("optaware")
 
 _can_share: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
@@ -61,6 +67,12 @@ class Row:
     draw: torch.Generator | None
     tokens: list[int] = field(default_factory=list)
 
+    def begin_again(self) -> None:
+        """Forget what was generated; the draws begin where they began."""
+        self.tokens.clear()
+        if self.draw is not None:
+            self.draw.manual_seed(self.draw.initial_seed())
+
 
 class Decoder:
     """Generates for rows of one call: groups of a common prefix, batches of like length, one token at a time."""
@@ -92,6 +104,7 @@ class Decoder:
                 "Use a transformer, or serve this model behind an OpenAI-compatible endpoint.",
             )
         self.longest_stop = max(map(len, stop), default=0)
+        self.most_rows = _UNLIMITED
 
     def groups(self, rows: Sequence[Row]) -> list[PrefixGroup]:
         """Rows that share a prefix; one group without sharing where the model does not allow it.
@@ -118,8 +131,30 @@ class Decoder:
         results: dict[int, Generation] = {}
         with sharing(self.model, prefix) if prefix else nullcontext():
             for start, end in pairwise(edges):
-                results |= self._batch(rows[start:end], prefix, shared)
+                self._within_room(rows[start:end], prefix, shared, results)
         return results
+
+    def _within_room(self, rows: list[Row], prefix: Prefix | None, shared: int, results: dict[int, Generation]) -> None:
+        """Generate for a batch; when the device's memory is used up, for what is left of it in parts of half the size.
+
+        Rows that had finished stay so; the others begin again. Later batches are not larger than what had room.
+        """
+        if len(rows) <= self.most_rows:
+            try:
+                self._batch(rows, prefix, shared, results)
+            except RuntimeError as error:
+                if not is_out_of_memory(error) or len(rows) == 1:
+                    raise
+            else:
+                return
+            self.most_rows = (len(rows) + 1) // 2
+            _log.warning("out of memory with %d rows at once; going on with at most %d", len(rows), self.most_rows)
+            free_cached_memory()
+            rows = [row for row in rows if row.index not in results]
+            for row in rows:
+                row.begin_again()
+        for start in range(0, len(rows), self.most_rows):
+            self._within_room(rows[start : start + self.most_rows], prefix, shared, results)
 
     def _prefix(self, tokens: Sequence[int]) -> Prefix:
         """Keys and values of the shared tokens; those that an earlier call computed are not computed again."""
@@ -141,9 +176,8 @@ class Decoder:
             self.kept.keep(tokens, prefix)
         return prefix
 
-    def _batch(self, rows: list[Row], prefix: Prefix | None, shared: int) -> dict[int, Generation]:
+    def _batch(self, rows: list[Row], prefix: Prefix | None, shared: int, results: dict[int, Generation]) -> None:
         logits, visible, cache = self._prefill(rows, prefix, shared)
-        results: dict[int, Generation] = {}
         while True:
             self._choose(logits, rows)
             staying = []
@@ -155,7 +189,7 @@ class Decoder:
                 if self.on_done:
                     self.on_done(row.index, done)
             if not staying:
-                return results
+                return
             if len(staying) < len(rows):
                 kept = torch.tensor(staying, device=self.device)
                 cache.keep(kept)

@@ -1,4 +1,4 @@
-"""How much memory a model took at its peak."""
+"""How much memory a model takes, and whether an error says that there was not enough."""
 
 from __future__ import annotations
 
@@ -7,7 +7,31 @@ import sys
 from pathlib import Path
 from typing import Any
 
-__all__ = ["held_memory_bytes", "peak_memory_bytes"]
+__all__ = ["free_cached_memory", "held_memory_bytes", "is_out_of_memory", "peak_memory_bytes"]
+
+_SAID = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+"""How CUDA and libraries below PyTorch say that they could not allocate; PyTorch passes it on as another error."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that a device has no memory left for what was tried."""
+    import torch
+
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _SAID)
+
+
+def free_cached_memory() -> None:
+    """Give back what PyTorch's allocator keeps for later. After an error, call it outside of the handler: the
+    traceback holds the tensors that are in the way."""
+    import gc
+
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def peak_memory_bytes(model: Any) -> int:

@@ -13,6 +13,7 @@ from optaware.errors import InputError
 from optaware.models._encode import EncodedExample
 from optaware.models._introspect import attention_window, evaluating, forward_arguments, tolerance, unwrap
 from optaware.models._layout import Layout, Tree, lay_out, option_means, tree_mask
+from optaware.models._memory import free_cached_memory, is_out_of_memory
 from optaware.models._virtual import run_with_virtual_tokens, virtual_tokens
 from optaware.records import Prediction, Score
 
@@ -129,13 +130,11 @@ class OptionScorer:
         """Scores of a batch; where memory does not suffice, of its halves, and of smaller batches from then on."""
         try:
             return self.option_logprobs(batch).tolist()
-        except torch.OutOfMemoryError:
-            if len(batch) == 1:
+        except RuntimeError as error:
+            if len(batch) == 1 or not is_out_of_memory(error):
                 raise
-        # Outside of the handler: the error's traceback holds the tensors that are in the way.
         self.tokens_per_batch = max(1, self.tokens_per_batch // 2)
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        free_cached_memory()
         half = len(batch) // 2
         return [*self._with_room(batch[:half]), *self._with_room(batch[half:])]
 

@@ -7,8 +7,9 @@ from typing import Any
 
 from optaware._io import canonical_json, text_sha256
 from optaware.records._base import Record
+from optaware.records.chat import ChatModelRef
 
-__all__ = ["ADDED", "FINGERPRINT_VERSION", "LEFT_OUT", "fingerprint", "short_id"]
+__all__ = ["ADDED", "FINGERPRINT_VERSION", "LEFT_OUT", "REACHED", "fingerprint", "short_id"]
 
 FINGERPRINT_VERSION = 2
 """Raised whenever the meaning of a hashed field changes, so that old folders are not mistaken for new ones."""
@@ -52,6 +53,10 @@ LEFT_OUT: dict[str, dict[str, str]] = {
 }
 """Fields left out of the hash by record class, each with the reason."""
 
+REACHED = ("api_key_env", "concurrency", "timeout_s", "max_retries", "budget_usd", "budget_tokens")
+"""Fields of a chat model that say how fast and how far it is asked, not what it answers: hashed with their defaults, so
+that a larger budget or another number of requests at once makes no other corpus."""
+
 ADDED: dict[str, dict[str, object]] = {
     "CorpusSpec": {
         "retries": 0,
@@ -87,6 +92,9 @@ def fingerprint(spec: Record) -> str:
     name = type(spec).__name__
     left_out = LEFT_OUT.get(name, {})
     data = spec.to_json()
+    for field, value in spec:
+        if isinstance(value, ChatModelRef):
+            data[field] |= {each: ChatModelRef.model_fields[each].default for each in REACHED}
     if name == "StudySpec":
         data["selection"] = _hashed("Selection", data["selection"])
     fields = {key: value for key, value in _hashed(name, data).items() if key not in left_out}

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-import torch
-
+from optaware.models import free_cached_memory, is_out_of_memory
 from optaware.train._batches import split
 
 if TYPE_CHECKING:
@@ -47,23 +45,20 @@ class Room:
 
         Args:
             parts: The batch.
-            evaluate: Must leave nothing behind when it raises `torch.OutOfMemoryError`, or `begin_again` undoes it.
+            evaluate: Must leave nothing behind when memory is used up, or `begin_again` undoes it.
             begin_again: Called before the next try; False when there is none, because something was changed for good.
 
         Raises:
-            torch.OutOfMemoryError: Not even one row has room, or there is no next try.
+            RuntimeError: Not even one row has room, or there is no next try (`is_out_of_memory` tells it).
         """
         while True:
             pieces = self.cut(parts)
             most = max(map(len, pieces))
             try:
                 return evaluate(pieces)
-            except torch.OutOfMemoryError:
-                if most <= 1 or (begin_again is not None and not begin_again()):
+            except RuntimeError as error:
+                if not is_out_of_memory(error) or most <= 1 or (begin_again is not None and not begin_again()):
                     raise
-            # Outside of the handler: the error's traceback holds the tensors that are in the way.
             self.most_rows = math.ceil(most / 2)
             _log.warning("out of memory with %d rows at once; going on with at most %d", most, self.most_rows)
-            gc.collect()
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+            free_cached_memory()

@@ -196,9 +196,7 @@ class Designer:
         self.spec, self.task, self.rows, self.folder = spec, task, rows, folder
         self._writer, self._on_step = writer, on_step
         self._counter = Counter(spec.max_calls)
-        self._trials = Trials(
-            settled(spec), task, rewriter or writer, judge or writer, folder, source, self._counter, on_step
-        )
+        self._trials = Trials(spec, task, rewriter or writer, judge or writer, folder, source, self._counter, on_step)
 
     def build(self, card: PaperCard, *, until: int = 5) -> TemplateCard | None:
         """The five phases.
@@ -266,9 +264,9 @@ class Designer:
     def _claim_folder(self) -> None:
         path = self.folder / "spec.json"
         if path.is_file():
-            other, own = settled(parse_record(DesignSpec, read_json(path), str(path))), settled(self.spec)
-            if fingerprint(other) != fingerprint(own):
-                changed = [name for name, value in own.to_json().items() if other.to_json()[name] != value]
+            other = parse_record(DesignSpec, read_json(path), str(path))
+            if fingerprint(other) != fingerprint(self.spec):
+                changed = [name for name, value in self.spec.to_json().items() if other.to_json()[name] != value]
                 raise InputError.of(
                     "design-folder-taken",
                     str(self.folder),
@@ -356,7 +354,7 @@ class Designer:
         final = self._final(document)
         unreached = [f"phase {p.phase}: {'; '.join(p.notes) or 'not reached'}" for p in phases if not p.reached]
         card = TemplateCard(
-            design_id=short_id(settled(self.spec)),
+            design_id=short_id(self.spec),
             task=self.spec.task,
             optimizer=self.spec.optimizer,
             paper=Path(self.spec.paper).name,
@@ -384,13 +382,6 @@ class Designer:
         rows = self.rows[: self.spec.limits.rows]
         path = self.folder / "template.jinja"
         return self._trials.run(path, document.id, rows, self.folder / "final", "finished template")[0]
-
-
-def settled(spec: DesignSpec) -> DesignSpec:
-    """The spec without what decides only how fast replies come and where they stop: it names the build."""
-    free = {"budget_usd": None, "budget_tokens": None, "concurrency": 8, "timeout_s": 120.0, "max_retries": 6}
-    refs = {name: getattr(spec, name).model_copy(update=free) for name in ("writer", "rewriter", "judge")}
-    return spec.model_copy(update=refs)
 
 
 def _fifth(ground: Ground, before: Document | None) -> tuple[Document, FewShotModule, Outcome]:
