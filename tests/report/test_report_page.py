@@ -152,3 +152,20 @@ def test_markdown_shows_what_records_say_as_text(report):
         in text
     )
     assert "## What this study cannot show" in text
+
+
+def test_markdown_keeps_the_spaces_around_changed_words(report):
+    text = report.markdown.read_text("utf-8")
+    assert "this film is really" in text  # three new words among old ones
+    assert not re.search(r"\w(?:this film is really|do not ever)|(?:this film is really|do not ever)\w", text)
+
+
+def test_markdown_tables_are_in_one_piece(report):
+    lines = report.markdown.read_text("utf-8").splitlines()
+    rules = [number for number, line in enumerate(lines) if re.fullmatch(r"\|(?:-+\|)+", line)]
+    assert len(rules) > 5
+    for number in rules:
+        assert lines[number - 1].startswith("|"), lines[number - 1 : number + 2]
+        assert lines[number + 1].startswith("|"), lines[number - 1 : number + 2]
+    pieces = re.split(r"\n(?!\|)", "\n".join(lines))
+    assert all(piece.count("\n|--") for piece in pieces if piece.count("\n|") > 1)

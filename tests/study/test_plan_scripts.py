@@ -157,6 +157,7 @@ def test_a_time_limit_stops_in_order_and_reports_what_is_there(tmp_path, optawar
             "</td></tr> 3/4 a/b/c https://www.w3.org/2000/svg ./a/b",
         ),
         ('{"path": "/tmp/x/store", "n": "/"}', '{"path": "…/store", "n": "/"}'),
+        ("data-dir:/tmp/data/copa,file http://h:80/v1/x", "data-dir:…/copa,file http://h:80/v1/x"),
     ],
 )
 def test_paths_of_a_machine_are_cut_down(given, expected):

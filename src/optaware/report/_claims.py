@@ -149,18 +149,15 @@ def limits(
             "one seed, of further test rows alone. The p-values are corrected for the number of comparisons, the "
             "intervals are not. A difference is claimed only where both agree, and never on one seed."
         )
-    at_majority = [_at_majority(cell, collected) for cell in cells]
-    if names := [name for name in at_majority if name]:
-        said.append(
-            "These arms cannot be told from always answering the most frequent label: " + "; ".join(names) + "."
-        )
+    if places := _at_majority(cells, collected):
+        said.append("These arms cannot be told from always answering the most frequent label: " + places + ".")
     diverged = sum(run.state == "diverged" for arm in collected.arms for run in arm.others)
     if diverged:
         said.append(
             f"{diverged} diverged {'run is' if diverged == 1 else 'runs are'} left out of means and pairs, which "
             "flatters the arm concerned; see “Left out”."
         )
-    said += [f"{corpus.title}: {corpus.verdict}" for corpus in corpora if not corpus.accepted]
+    said += _mixtures([corpus for corpus in corpora if not corpus.accepted])
     said.append(
         f"Results hold for {_count(len(collected.models), 'model')}, {_count(len(collected.tasks), 'task')} and the "
         "settings in the run table; nothing here speaks of others."
@@ -216,12 +213,36 @@ def _seeds(study: StudySpec) -> str:
     return f"{n} seeds: {note}{few}."
 
 
-def _at_majority(cell: Cell, collected: Collected) -> str | None:
-    majority = collected.majority.get(cell.arm.key.task)
-    if cell.accuracy is None or majority is None or not cell.accuracy.low <= majority <= cell.accuracy.high:
-        return None
-    key = cell.arm.key
-    return f"{key.method} on {key.variant} ({key.model}, {key.task})"
+def _at_majority(cells: Sequence[Cell], collected: Collected) -> str:
+    """Arms whose interval holds the share of the most frequent label, place by place: `copa, m: all 9 arms; …`."""
+    arms: dict[str, list[tuple[str, bool]]] = {}
+    for cell in cells:
+        key, majority = cell.arm.key, collected.majority.get(cell.arm.key.task)
+        if cell.accuracy is not None and majority is not None:
+            within = cell.accuracy.low <= majority <= cell.accuracy.high
+            arms.setdefault(f"{key.task}, {key.model}", []).append((f"{key.method} on {key.variant}", within))
+    said = []
+    for place, each in arms.items():
+        names = [name for name, within in each if within]
+        if len(names) == len(each) > 1:
+            said.append(f"{place}: all {len(each)} arms")
+        elif names:
+            said.append(f"{place}: {', '.join(names)}")
+    return "; ".join(said)
+
+
+_FEW = 2
+
+
+def _mixtures(corpora: Sequence[CorpusView]) -> list[str]:
+    """What corpora of which too little was accepted mean for runs on them: a sentence each, or one for many."""
+    if len(corpora) <= _FEW:
+        return [f"{corpus.title}: {corpus.verdict}" for corpus in corpora]
+    shares = "; ".join(f"{corpus.title} {percent(corpus.corpus.card.rewriter_accuracy)} %" for corpus in corpora)
+    return [
+        f"In {len(corpora)} corpora fewer rewrites were accepted than the study asks for ({shares}). Their other "
+        "training rows are the original ones, so runs on these corpora test a mixture."
+    ]
 
 
 def _count(n: int, noun: str) -> str:

@@ -23,7 +23,7 @@ _REPORT = (
     "planned.json",
     "binding.yaml",
 )
-_PATH = re.compile(r"(?<![\w./:<-])/(?:[\w.@+~-]+/)+([\w.@+~-]+)")
+_PATH = re.compile(r"(?<![\w./<-])/(?:[\w.@+~-]+/)+([\w.@+~-]+)")
 
 
 def export_plan(graph: PlanGraph, store: Store, to: Path) -> list[Path]:
