@@ -355,7 +355,7 @@ def report(pool: Pool, options: argparse.Namespace, rates: Any, ours: str | None
         "Learning rates and our form were chosen by dev loss at a tuning seed, by the rule in the script's head; test "
         "rows were scored once, at the step of the lowest dev loss.",
         "Curves are of the dev rows. The mean's interval adds the tasks' half-widths in quadrature.",
-        f"Up to {options.jobs} runs shared the device, so seconds compare runs of one call only.",
+        "Runs share the device with others, so seconds compare runs of one call only.",
         *(f"missing: {each}" for each in missing),
         *(f"failed: {key}: {why}" for key, why in pool.failures.items()),
     ]
