@@ -18,6 +18,7 @@ __all__ = [
     "EndpointError",
     "InputError",
     "IntegrityError",
+    "MemoryUsedUp",
     "ModelError",
     "OptawareError",
     "Problem",
@@ -103,6 +104,12 @@ class RankError(OptawareError, ConnectionError):
 
 class DivergedError(OptawareError, ArithmeticError):
     """Training produced no usable loss for a stated number of steps."""
+
+
+class MemoryUsedUp(OptawareError, MemoryError):
+    """A device has no memory left, and nothing could be made smaller; beside fewer other programs it may go."""
+
+    exit_code = 4
 
 
 class BudgetExhausted(OptawareError, RuntimeError):

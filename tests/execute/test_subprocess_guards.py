@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from optaware.errors import InputError
-from optaware.execute import Ray
+from optaware.execute import Ray, Subprocess
 from optaware.execute._ends import close_watch, open_watch, wait_for_end
 from optaware.execute._gpus import visible_gpus
 from optaware.execute._memory import available_bytes, tree_bytes
@@ -147,3 +147,44 @@ def test_a_worker_ends_at_once_after_its_exit_handlers(arguments, code):
     assert "taken apart" in ends[False]
     assert "taken apart" not in ends[True]
     assert "handler" in ends[True]
+
+
+def _needs_room(monkeypatch, tmp_path, most):
+    """Workers in whose place a script runs: a device on which `most` have room at once; more end as `optaware` does."""
+    held = tmp_path / "held"
+    held.mkdir()
+    code = (
+        "import os, pathlib, sys, time\n"
+        "held = pathlib.Path(sys.argv[1]); mine = held / str(os.getpid()); mine.touch(); time.sleep(0.4)\n"
+        "full = len(list(held.iterdir())) > int(sys.argv[2])\n"
+        "time.sleep(0 if full else 2); mine.unlink(); sys.exit(4 if full else 0)\n"
+    )
+    monkeypatch.setattr(
+        "optaware.execute._subprocess.command_line", lambda job: [sys.executable, "-c", code, str(held), str(most)]
+    )
+
+
+def test_jobs_without_room_beside_others_run_later_with_fewer_at_once(make_job, monkeypatch, tmp_path):
+    _needs_room(monkeypatch, tmp_path, most=1)
+    jobs = [make_job(f"j{number}", "pass") for number in range(3)]
+    events = []
+    outcomes = Subprocess(3, lambda: False).run(jobs, events.append)
+    assert [outcome.state for outcome in outcomes] == ["done"] * 3, outcomes
+    later = [event.job.key for event in events if event.kind == "later"]
+    assert 1 <= len(later) <= 3
+    assert sum(event.kind == "end" for event in events) == 3
+
+
+def test_a_job_that_finds_no_room_alone_has_failed(make_job, monkeypatch, tmp_path):
+    _needs_room(monkeypatch, tmp_path, most=0)
+    events = []
+    outcomes = Subprocess(2, lambda: False).run([make_job(f"j{number}", "pass") for number in range(2)], events.append)
+    assert [outcome.state for outcome in outcomes] == ["failed"] * 2, outcomes
+    assert sum(event.kind == "later" for event in events) <= 2
+
+
+def test_jobs_on_other_gpus_are_not_beside(make_job, monkeypatch, tmp_path):
+    _needs_room(monkeypatch, tmp_path, most=0)
+    events = []
+    Subprocess(2, lambda: False, gpus=("0", "1")).run([make_job("a", "pass"), make_job("b", "pass")], events.append)
+    assert not [event for event in events if event.kind == "later"]

@@ -4,7 +4,9 @@ import pytest
 import torch
 import yaml
 
+from optaware._io import write_json
 from optaware.cli._app import invoke
+from optaware.errors import MemoryUsedUp
 from optaware.execute import InProcess
 from optaware.models import OptionScorer
 from optaware.records import StudySpec
@@ -64,6 +66,17 @@ def test_what_does_not_fit_row_by_row_fails_with_the_reason_and_the_study_goes_o
     outcome = run(graph, Store(tmp_path / "store"))
     assert len(outcome.failures) == 2
     assert all("out of memory" in detail.lower() for detail in outcome.failures.values())
+
+
+def test_a_run_without_room_says_what_to_do_and_leaves_with_a_code_of_its_own(graph, small_device, tmp_path):
+    small_device["rows"] = 0
+    store = Store(tmp_path / "store")
+    spec = tmp_path / "spec.json"
+    write_json(spec, graph.runs[0].to_json())
+    with pytest.raises(MemoryUsedUp, match=r"out of memory.*--workers.*\[memory-used-up\]") as caught:
+        invoke(["train", str(spec), "--store", str(store.root), "--quiet"])
+    assert caught.value.exit_code == 4
+    assert "memory-used-up" in store.run_folder(graph.runs[0]).read_status().detail
 
 
 def test_another_fault_is_not_taken_for_it(graph, monkeypatch, tmp_path):

@@ -61,7 +61,7 @@ def invoke(arguments: Sequence[str]) -> int:
         The exit code: 0 done, 1 finished with failures it names, 3 stopped.
 
     Raises:
-        OptawareError: What went wrong, unprinted.
+        OptawareError: What went wrong, unprinted; its `exit_code` is what the command leaves with.
     """
     code = app(list(arguments), exit_on_error=False, print_error=True, result_action="return_value")
     return code if isinstance(code, int) else 0

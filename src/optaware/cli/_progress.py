@@ -64,6 +64,8 @@ class JobProgress:
             self._moved(key, event)
         elif event.kind == "retry":
             self.say(f"again  {event.job.title}  [{key}]  its worker died")
+        elif event.kind == "later":
+            self.say(f"later  {event.job.title}  [{key}]  no memory beside the others; one fewer at once from now on")
         elif event.outcome is not None:
             self._ended(key, event)
 

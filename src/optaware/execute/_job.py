@@ -51,9 +51,10 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Event:
-    """Something to show: a job began, moved or ended, or its worker died and it begins again."""
+    """Something to show: a job began, moved or ended, its worker died and it begins again (`retry`), or it found no
+    memory beside others and waits until fewer run (`later`)."""
 
-    kind: Literal["start", "progress", "retry", "end"]
+    kind: Literal["start", "progress", "retry", "later", "end"]
     job: Job
     done: int = 0
     total: int = 0

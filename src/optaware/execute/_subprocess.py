@@ -12,7 +12,17 @@ from optaware.execute._ends import close_watch, open_watch, wait_for_end
 from optaware.execute._gpus import visible_gpus
 from optaware.execute._job import Event, Job, Outcome
 from optaware.execute._memory import available_bytes, tree_bytes
-from optaware.execute._worker import GRACE_S, command_line, died, environment, open_log, outcome_of, signal_group, start
+from optaware.execute._worker import (
+    GRACE_S,
+    NO_ROOM,
+    command_line,
+    died,
+    environment,
+    open_log,
+    outcome_of,
+    signal_group,
+    start,
+)
 
 __all__ = ["Subprocess"]
 
@@ -30,6 +40,8 @@ class _Running:
     began: float
     watch: int | None
     reason: str = ""
+    beside: bool = False
+    """Whether another job ran on the same device at some time."""
     kill_at: float | None = None
 
 
@@ -38,6 +50,8 @@ class Subprocess:
 
     A job that asks for more than one thread takes as many places as threads, so that the machine is not oversubscribed.
     On a stop, workers get SIGTERM, finish their step, write a checkpoint and leave; after a minute they are killed.
+    A job that found no memory on its device beside others begins again after those that wait, and from then on there is
+    one place fewer; only a job that found none by itself has failed.
 
     Args:
         workers: Places for single-thread jobs.
@@ -82,6 +96,10 @@ class Subprocess:
                         deaths[item.job.key] += 1
                         waiting.insert(0, item.job)
                         on_event(Event("retry", item.job))
+                    elif item.process.returncode == NO_ROOM and item.beside and not item.reason:
+                        self._workers = max(1, self._workers - item.job.threads)
+                        waiting.append(item.job)
+                        on_event(Event("later", item.job))
                     else:
                         self._note(item, outcomes, on_event)
                 if time.monotonic() >= next_progress:
@@ -104,7 +122,11 @@ class Subprocess:
             job.prepare()
             log, gpu = open_log(job.log), self._next_gpu(running)
             process = start(command_line(job), environment(job.threads, gpu), log)
-            running.append(_Running(job, process, log, gpu, time.monotonic(), open_watch(process.pid)))
+            sharing = [item for item in running if item.gpu == gpu]
+            for item in sharing:
+                item.beside = True
+            watch = open_watch(process.pid)
+            running.append(_Running(job, process, log, gpu, time.monotonic(), watch, beside=bool(sharing)))
             on_event(Event("start", job))
 
     def _next_gpu(self, running: list[_Running]) -> str | None:

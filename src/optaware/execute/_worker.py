@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import IO
 
 from optaware._io import make_folder, storage_errors
+from optaware.errors import MemoryUsedUp
 from optaware.execute._job import PARENT_VARIABLE, Job, Outcome
 
 __all__ = [
     "GRACE_S",
+    "NO_ROOM",
     "command_line",
     "died",
     "end",
@@ -28,6 +30,9 @@ __all__ = [
 
 GRACE_S = 60.0
 """How long a worker that was told to stop may take to finish its step and write a checkpoint."""
+
+NO_ROOM = MemoryUsedUp.exit_code
+"""Exit code of a worker that found no memory on its device."""
 
 _TRAVELS = ("PYTHONPATH", "HF_HOME", "HF_HUB_OFFLINE", "HF_HUB_CACHE", "XDG_CACHE_HOME")
 

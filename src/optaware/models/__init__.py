@@ -16,7 +16,13 @@ if TYPE_CHECKING:
     from optaware.models._introspect import unwrap
     from optaware.models._kept_prefixes import KeptPrefixes
     from optaware.models._load import LoadedModel, list_model_names, load_model
-    from optaware.models._memory import free_cached_memory, held_memory_bytes, is_out_of_memory, peak_memory_bytes
+    from optaware.models._memory import (
+        free_cached_memory,
+        held_memory_bytes,
+        is_out_of_memory,
+        memory_errors,
+        peak_memory_bytes,
+    )
     from optaware.models._scoring import Objective, OptionScorer
     from optaware.models._size import ModelSize, model_size
     from optaware.models._tiny import tiny_model
@@ -40,6 +46,7 @@ __all__ = [
     "is_out_of_memory",
     "list_model_names",
     "load_model",
+    "memory_errors",
     "model_size",
     "peak_memory_bytes",
     "tiny_model",
@@ -65,6 +72,7 @@ _HOMES = {
     "is_out_of_memory": "_memory",
     "list_model_names": "_load",
     "load_model": "_load",
+    "memory_errors": "_memory",
     "model_size": "_size",
     "peak_memory_bytes": "_memory",
     "tiny_model": "_tiny",

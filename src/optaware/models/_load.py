@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 
 from optaware.assets import quiet_transformers
 from optaware.errors import InputError, ModelError, Problem
+from optaware.models._memory import is_out_of_memory
 from optaware.models._resolve import Place, list_model_names, resolve
 from optaware.records import ModelRef
 
@@ -79,6 +80,8 @@ def _device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
+        if is_out_of_memory(error):  # the device is there, and full
+            raise
         why = str(error).splitlines()[0]
         raise InputError(
             Problem("device-unknown", f"device {name!r}", why, "Choose auto, cpu or a device of this machine.")

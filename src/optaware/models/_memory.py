@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import resource
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["free_cached_memory", "held_memory_bytes", "is_out_of_memory", "peak_memory_bytes"]
+from optaware.errors import MemoryUsedUp, OptawareError
+
+__all__ = [
+    "free_cached_memory",
+    "held_memory_bytes",
+    "is_out_of_memory",
+    "memory_errors",
+    "peak_memory_bytes",
+]
 
 _SAID = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 """How CUDA and libraries below PyTorch say that they could not allocate; PyTorch passes it on as another error."""
@@ -20,6 +30,27 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _SAID)
+
+
+@contextmanager
+def memory_errors(what: str) -> Iterator[None]:
+    """Say that a device's memory is used up in the words of this library; for the outermost place that knows what ran.
+
+    Raises:
+        MemoryUsedUp: In place of an error of PyTorch or of a library below it (`is_out_of_memory`).
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, OptawareError) or not is_out_of_memory(error):
+            raise
+        raise MemoryUsedUp.of(
+            "memory-used-up",
+            what,
+            str(error).strip().splitlines()[0][:300],
+            "Run fewer at once (--workers), end other programs on the device, or lower batch_size or max_length; the "
+            "same command goes on.",
+        ) from error
 
 
 def free_cached_memory() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from optaware._io import lock, read_jsonl, remove_half_files, storage_errors, sync_folder, write_json
 from optaware.data import load_corpus
 from optaware.errors import InputError, ModelError, OptawareError, StoppedBySignal
+from optaware.models import memory_errors
 from optaware.records import Example, Prediction, RunResult, RunSpec, RunStatus, ZeroShot
 from optaware.store import RunFolder, Store, environment
 from optaware.study._run_metrics import run_metrics
@@ -53,7 +54,8 @@ def train_one(
         folder.write_spec(spec)
         folder.write_status(RunStatus(state="running", steps=spec.schedule.steps))
         try:
-            result = run_in(folder, spec, store, data_dir, should_stop, on_event, until)
+            with memory_errors(spec.slug):
+                result = run_in(folder, spec, store, data_dir, should_stop, on_event, until)
         except StoppedBySignal as error:
             folder.write_status(RunStatus(state="stopped", detail=str(error)))
             raise
