@@ -46,7 +46,7 @@ def test_how_a_chat_model_is_reached_makes_no_other_corpus_or_study():
     }
     plain = parse_record(StudySpec, study, "")
     reached = {"concurrency": 64, "timeout_s": 5.0, "max_retries": 1, "budget_usd": 2.0, "budget_tokens": 9}
-    faster = {**study, "rewriter": {"model": "m", "max_tokens": 99, "api_key_env": "KEY", **reached}}
+    faster = {**study, "rewriter": {"model": "m", "max_tokens": 99, **reached}}
     assert fingerprint(parse_record(StudySpec, faster, "")) == fingerprint(plain)
     for change in ({"max_tokens": 98}, {"temperature": 0.5}, {"provider": "openai"}, {"seed": 1}):
         other = {**study, "rewriter": {"model": "m", "max_tokens": 99, **change}}

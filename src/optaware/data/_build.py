@@ -162,11 +162,17 @@ def _check(
             "Use `optaware.study.rewrite_one`, or pass `measure`.",
         )
     path = folder / "spec.json"
-    if path.is_file() and fingerprint(parse_record(CorpusSpec, read_json(path), str(path))) != fingerprint(spec):
+    if path.is_file() and _less_keys(parse_record(CorpusSpec, read_json(path), str(path))) != _less_keys(spec):
         problems.add("folder-taken", str(folder), "it holds the corpus of another spec", "Choose another folder.")
     problems.raise_if_any()
     if not path.is_file():
         write_json(path, spec.to_json())
+
+
+def _less_keys(spec: CorpusSpec) -> str:
+    """The spec's hash whatever the variables with the keys are called: a stopped corpus goes on under another key."""
+    rewriter, judge = (ref.model_copy(update={"api_key_env": "KEY"}) for ref in (spec.rewriter, spec.judge))
+    return fingerprint(spec.model_copy(update={"rewriter": rewriter, "judge": judge}))
 
 
 @contextmanager
