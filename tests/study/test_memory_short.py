@@ -79,6 +79,15 @@ def test_a_run_without_room_says_what_to_do_and_leaves_with_a_code_of_its_own(gr
     assert "memory-used-up" in store.run_folder(graph.runs[0]).read_status().detail
 
 
+def test_every_command_says_it_in_these_words(monkeypatch):
+    def full(*arguments, **options):
+        raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+
+    monkeypatch.setattr("optaware.cli._app.app", full)
+    with pytest.raises(MemoryUsedUp, match=r"^data rewrite: CUDA error"):
+        invoke(["data", "rewrite", "--task", "sst2"])
+
+
 def test_another_fault_is_not_taken_for_it(graph, monkeypatch, tmp_path):
     def broken(self, *arguments, **options):
         raise RuntimeError("shapes do not match")

@@ -26,6 +26,7 @@ from optaware.cli import (
     _train,
 )
 from optaware.errors import OptawareError
+from optaware.models import memory_errors
 
 __all__ = ["app", "invoke", "main"]
 
@@ -63,7 +64,8 @@ def invoke(arguments: Sequence[str]) -> int:
     Raises:
         OptawareError: What went wrong, unprinted; its `exit_code` is what the command leaves with.
     """
-    code = app(list(arguments), exit_on_error=False, print_error=True, result_action="return_value")
+    with memory_errors(" ".join(arguments[:2])):
+        code = app(list(arguments), exit_on_error=False, print_error=True, result_action="return_value")
     return code if isinstance(code, int) else 0
 
 

@@ -47,7 +47,7 @@ from optaware.records.example import (
     Verdict,
 )
 from optaware.records.fewshot import FewShot
-from optaware.records.fingerprint import FINGERPRINT_VERSION, fingerprint, short_id
+from optaware.records.fingerprint import FINGERPRINT_VERSION, fingerprint, hashed_fields, short_id
 from optaware.records.grid import GridPoint, Pruning, Selection, grid_points
 from optaware.records.judge import (
     Ballot,
@@ -221,6 +221,7 @@ __all__ = [
     "ZerothOrderConfig",
     "fingerprint",
     "grid_points",
+    "hashed_fields",
     "parse_record",
     "short_id",
     "surface",

@@ -9,7 +9,7 @@ from optaware._io import canonical_json, text_sha256
 from optaware.records._base import Record
 from optaware.records.chat import ChatModelRef
 
-__all__ = ["ADDED", "FINGERPRINT_VERSION", "LEFT_OUT", "REACHED", "fingerprint", "short_id"]
+__all__ = ["ADDED", "FINGERPRINT_VERSION", "LEFT_OUT", "REACHED", "fingerprint", "hashed_fields", "short_id"]
 
 FINGERPRINT_VERSION = 2
 """Raised whenever the meaning of a hashed field changes, so that old folders are not mistaken for new ones."""
@@ -90,6 +90,12 @@ def fingerprint(spec: Record) -> str:
 
     Two specs with the same fingerprint give the same result on the same machine and library versions.
     """
+    whole = {"kind": type(spec).__name__, "fingerprint_version": FINGERPRINT_VERSION, "fields": hashed_fields(spec)}
+    return text_sha256(canonical_json(whole))
+
+
+def hashed_fields(spec: Record) -> dict[str, Any]:
+    """The fields that make a spec what it is, as they are hashed: what two specs of one id agree in."""
     name = type(spec).__name__
     left_out = LEFT_OUT.get(name, {})
     data = spec.to_json()
@@ -106,7 +112,7 @@ def fingerprint(spec: Record) -> str:
             arm["config"] = _hashed("Method", arm["config"])
     if name == "RunSpec":
         fields["method"] = _hashed("Method", fields["method"])
-    return text_sha256(canonical_json({"kind": name, "fingerprint_version": FINGERPRINT_VERSION, "fields": fields}))
+    return fields
 
 
 def short_id(spec: Record) -> str:

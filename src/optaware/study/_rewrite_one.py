@@ -9,7 +9,6 @@ from optaware.data import HeldOut, build_corpus, read_judge, rows_sha256
 from optaware.data.evidence import collect_evidence
 from optaware.errors import InputError
 from optaware.llm import ChatModel, open_chat
-from optaware.models import memory_errors
 from optaware.records import ChatModelRef, CorpusSpec, DatasetCard, parse_record, short_id
 from optaware.store import Store, environment
 from optaware.study._evidence import write_evidence
@@ -44,7 +43,6 @@ def rewrite_one(
     Raises:
         InputError: The task's rows are not those that the spec was made for.
         EndpointError, BudgetExhausted: As `optaware.data.build_corpus` says.
-        MemoryUsedUp: A local model found no memory, not even for one row.
     """
     folder = folder or store.corpus_folder(spec)
     with lock(folder / ".lock"):
@@ -81,21 +79,20 @@ def rewrite_one(
             found = collect_evidence(folder, task, splits.train, held_out=held_out, marked=False)
             write_evidence(folder, found)
 
-        with memory_errors(spec.slug):
-            return build_corpus(
-                spec,
-                task,
-                splits.train,
-                rewriter=rewriter,
-                judge=panel,
-                folder=folder,
-                source=splits.source,
-                on_progress=on_progress,
-                held_out=held_out,
-                measure=open_measure(spec.search, task),
-                give_up=give_up,
-                before_done=before_done,
-            )
+        return build_corpus(
+            spec,
+            task,
+            splits.train,
+            rewriter=rewriter,
+            judge=panel,
+            folder=folder,
+            source=splits.source,
+            on_progress=on_progress,
+            held_out=held_out,
+            measure=open_measure(spec.search, task),
+            give_up=give_up,
+            before_done=before_done,
+        )
 
 
 def _panel(spec: CorpusSpec, judge: ChatModel, opened: Callable[[ChatModelRef], ChatModel]) -> ChatModel:

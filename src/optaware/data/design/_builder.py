@@ -41,7 +41,7 @@ from optaware.records import (
     TemplateCard,
     TemplatePhase,
     TemplateTrial,
-    fingerprint,
+    hashed_fields,
     parse_record,
     short_id,
 )
@@ -264,13 +264,13 @@ class Designer:
     def _claim_folder(self) -> None:
         path = self.folder / "spec.json"
         if path.is_file():
-            other = parse_record(DesignSpec, read_json(path), str(path))
-            if fingerprint(other) != fingerprint(self.spec):
-                changed = [name for name, value in self.spec.to_json().items() if other.to_json()[name] != value]
+            other = hashed_fields(parse_record(DesignSpec, read_json(path), str(path)))
+            own = hashed_fields(self.spec)
+            if changed := [name for name in own.keys() | other.keys() if own.get(name) != other.get(name)]:
                 raise InputError.of(
                     "design-folder-taken",
                     str(self.folder),
-                    f"it holds the build of another spec (differs in {', '.join(changed)})",
+                    f"it holds the build of another spec (differs in {', '.join(sorted(changed))})",
                     "Choose another folder with --out, or give the same options.",
                 )
         write_json(path, self.spec.to_json())
