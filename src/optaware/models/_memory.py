@@ -19,8 +19,10 @@ __all__ = [
     "peak_memory_bytes",
 ]
 
-_SAID = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
-"""How CUDA and libraries below PyTorch say that they could not allocate; PyTorch passes it on as another error."""
+_SAID = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED", "mha_graph.execute")
+"""How CUDA and libraries below PyTorch say that they could not allocate; PyTorch passes it on as another error.
+
+The last one, of cuDNN's attention, gives no reason. It was seen on full cards only, and fewer rows are what helps."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
