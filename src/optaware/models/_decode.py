@@ -153,8 +153,9 @@ class Decoder:
             rows = [row for row in rows if row.index not in results]
             for row in rows:
                 row.begin_again()
-        for start in range(0, len(rows), self.most_rows):
-            self._within_room(rows[start : start + self.most_rows], prefix, shared, results)
+        most = self.most_rows  # as it is now: the first part may find that even fewer have room
+        for start in range(0, len(rows), most):
+            self._within_room(rows[start : start + most], prefix, shared, results)
 
     def _prefix(self, tokens: Sequence[int]) -> Prefix:
         """Keys and values of the shared tokens; those that an earlier call computed are not computed again."""
