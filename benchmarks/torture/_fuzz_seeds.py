@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 import json
 import struct
+import tarfile
 import zipfile
 from pathlib import Path
 
-__all__ = ["cache_seed", "gguf_seed", "index_seeds", "journal_seeds", "wheel_seeds"]
+__all__ = ["cache_seed", "gguf_seed", "index_seeds", "journal_seeds", "tar_seed", "wheel_seeds"]
 
 
 def wheel_seeds() -> tuple[bytes, ...]:
@@ -21,6 +22,18 @@ def wheel_seeds() -> tuple[bytes, ...]:
             archive.writestr("toy/__init__.py", b"1/0")
         made.append(buffer.getvalue())
     return tuple(made)
+
+
+def tar_seed() -> bytes:
+    """The members of an archive of results before they are compressed: a corpus and a run, each with its marker."""
+    buffer = io.BytesIO()
+    with tarfile.TarFile(fileobj=buffer, mode="w") as archive:
+        for folder in ("corpora/0123456789ab-a", "runs/0123456789ab-b"):
+            for name, data in (("spec.json", b'{"seed": 1}'), ("result.json", b'{"files": {}}'), ("DONE", b"")):
+                info = tarfile.TarInfo(f"{folder}/{name}")
+                info.size = len(data)
+                archive.addfile(info, io.BytesIO(data))
+    return buffer.getvalue()
 
 
 def gguf_seed() -> bytes:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from _fuzz_seeds import cache_seed, gguf_seed, index_seeds, journal_seeds, wheel_seeds
+from _fuzz_seeds import cache_seed, gguf_seed, index_seeds, journal_seeds, tar_seed, wheel_seeds
 
 ROOT = Path(__file__).parents[2]
 
@@ -271,6 +271,28 @@ def _wheel(folder: Path) -> Run:
     return run
 
 
+def _results(folder: Path) -> Run:
+    """The members of an archive of results; compressed here, or a sum of the compressor would refuse all of them."""
+    import gzip
+    import shutil
+
+    from optaware.store import Store, unpack_store
+
+    store = folder / "store"
+
+    def run(data: bytes) -> None:
+        path = _file(folder, "results.tar.gz", gzip.compress(data, 1))
+        try:
+            unpack_store(path, Store(store))
+        finally:
+            assert {entry.name for entry in folder.iterdir()} <= {"store", path.name}, "it wrote outside its folder"
+            left = {entry.name for entry in store.glob("*")} - {"store.json", "runs", "corpora", "scripts"}
+            shutil.rmtree(store, ignore_errors=True)
+            assert not left, f"it left {left}"
+
+    return run
+
+
 def _gguf(folder: Path) -> Run:
     import torch  # noqa: F401 - imported before memory is measured
 
@@ -429,6 +451,26 @@ def targets() -> dict[str, Target]:
             wheel_seeds(),
             (b"PK\3\4", b"PK\1\2", b"PK\5\6", b"PK\6\6", b"../", b"/etc/x", b"\0", b"\xff" * 4),
             28,
+        ),
+        "results": Target(
+            _results,
+            (tar_seed(),),
+            (
+                b"../",
+                b"/etc/x",
+                b"DONE",
+                b"runs/",
+                b"scripts/",
+                b"\0" * 8,
+                b"ustar",
+                b"1",
+                b"2",
+                b"5",
+                b"L",
+                b"x",
+                b"g",
+            ),
+            1,
         ),
         "gguf": Target(
             _gguf, (gguf_seed(),), (b"GGUF", b"\xff" * 8, b"\0" * 8, b"general.alignment", b"\x09\0\0\0", b"weight"), 4

@@ -250,3 +250,55 @@ def replay(
     if report.out:
         print(f"written to {report.out}")
     return 0 if not report.exact or report.identical is not False else 1
+
+
+@app.command
+def pack(file: Path, /, *, store: StoreDir = None, json: AsJson = False) -> int:
+    """Write finished runs and corpora to one file, to be unpacked on another machine: no checkpoints, no replies.
+
+    Parameters
+    ----------
+    file
+        The archive, .tar.gz; one that is there is replaced.
+    """
+    from dataclasses import asdict
+
+    from optaware.store import pack_store
+
+    packed = pack_store(store_at(store), file)
+    if json:
+        print_json(asdict(packed))
+        return 0
+    words = ", ".join(f"{count} {kind}" for kind, count in packed.folders.items() if count)
+    print(f"{file}: {words}, {packed.bytes / 1e6:.1f} MB")
+    for name in packed.damaged:
+        print(f"left out: {name} has lost bytes since it ended")
+    return 0
+
+
+@app.command
+def unpack(file: Path, /, *, store: StoreDir = None, json: AsJson = False) -> int:
+    """Put what an archive of `runs pack` holds into a results folder; what is there already stays as it is.
+
+    The study's command goes on from there. Exits with 1 when something in the archive could not be used.
+
+    Parameters
+    ----------
+    file
+        The archive.
+    """
+    from dataclasses import asdict
+
+    from optaware.store import unpack_store
+
+    done = unpack_store(file, store_at(store))
+    if json:
+        print_json(asdict(done))
+        return 1 if done.refused else 0
+    words = ", ".join(f"{count} {kind}" for kind, count in done.taken.items() if count)
+    print(f"{words or 'nothing'} put in place, {len(done.there)} were there already")
+    for name in done.begun:
+        print(f"left as it is: {name} was begun here and is not finished; its command goes on")
+    for name, why in done.refused.items():
+        print(f"refused: {name}: {why}")
+    return 1 if done.refused else 0
