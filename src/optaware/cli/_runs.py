@@ -302,3 +302,58 @@ def unpack(file: Path, /, *, store: StoreDir = None, json: AsJson = False) -> in
     for name, why in done.refused.items():
         print(f"refused: {name}: {why}")
     return 1 if done.refused else 0
+
+
+@app.command
+def watch(
+    study: str | None = None,
+    /,
+    *,
+    every_s: Annotated[float, Parameter(help="Seconds between looks.")] = 2.0,
+    once: Annotated[bool, Parameter(negative=(), help="Look once.")] = False,
+    store: StoreDir = None,
+) -> int:
+    """Watch a study while it runs, here or on a machine that shares its folder, until all its runs have ended.
+
+    On a terminal a page that is drawn anew; else a line for each run that begins, is scored on dev rows or ends. Only
+    reads: Ctrl-C ends the watching, not the study.
+
+    Parameters
+    ----------
+    study
+        First digits of its id, or its name. Default: the study of the folder that was begun or gone on with last.
+    """
+    import time
+
+    from rich.console import Console
+    from rich.live import Live
+
+    from optaware.cli._runs_watch import changes, find_study, look, screen, summary
+    from optaware.study import stop_requests
+
+    place = store_at(store)
+    console = Console()
+    seen = look(place, find_study(place, study))
+    if once:
+        console.print(screen(seen))
+        return 0
+    if not console.is_terminal:
+        print(summary(seen), flush=True)
+    before = None
+    with stop_requests() as should_stop, Live(console=console, auto_refresh=False) as live:
+        while True:
+            if console.is_terminal:
+                live.update(screen(seen), refresh=True)
+            else:
+                for line in changes(before, seen):
+                    print(line, flush=True)
+            if seen.is_over:
+                break
+            deadline = time.monotonic() + every_s
+            while time.monotonic() < deadline:
+                if should_stop():
+                    return 3
+                time.sleep(0.05)
+            before, seen = seen, look(place, find_study(place, study))
+    print(summary(seen))
+    return 0

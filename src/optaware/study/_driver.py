@@ -220,6 +220,7 @@ def _write_index(graph: StudyGraph, folder: Path) -> None:
         "runs": {short_id(run): run.slug for run in graph.runs},
         "choosing": {short_id(run): run.slug for choice in graph.choices for run in choice.tries},
         "possible": {short_id(run): run.slug for run in possible},
+        "finals": sum(len(choice.options[0].finals) for choice in graph.choices),
         "corpora": {short_id(spec): spec.slug for spec in graph.corpora},
     }
     write_json(folder / "study.json", graph.study.to_json())
