@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from optaware.errors import ModelError
 from optaware.models._ends import end_tokens, find_stop
+from optaware.models._head import lay_out_for_head
 from optaware.models._introspect import attention_window, cache_argument, forward_arguments, tolerance, unwrap
 from optaware.models._kept_prefixes import KeptPrefixes
 from optaware.models._memory import free_cached_memory, is_out_of_memory
@@ -103,6 +104,7 @@ class Decoder:
                 "it keeps a recurrent state, not a key-value cache that finished rows can be dropped from",
                 "Use a transformer, or serve this model behind an OpenAI-compatible endpoint.",
             )
+        lay_out_for_head(model)
         self.longest_stop = max(map(len, stop), default=0)
         self.most_rows = _UNLIMITED
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from optaware.errors import InputError
 from optaware.models._encode import EncodedExample
+from optaware.models._head import lay_out_for_head
 from optaware.models._introspect import attention_window, evaluating, forward_arguments, tolerance, unwrap
 from optaware.models._layout import Layout, Tree, lay_out, option_means, tree_mask
 from optaware.models._memory import free_cached_memory, is_out_of_memory
@@ -61,6 +62,7 @@ class OptionScorer:
         special = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
         self._pad = next(token for token in special if token is not None)
         self.batching: Literal["tree", "rows", "single"] = "single"
+        lay_out_for_head(core)
         with evaluating(model):
             self._probe(core)
 

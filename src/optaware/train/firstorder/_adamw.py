@@ -63,7 +63,9 @@ class AdamWLearner:
         matrices = [each for each in self.masters.values() if each.ndim > 1]
         vectors = [each for each in self.masters.values() if each.ndim <= 1]
         groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-        self.optimizer = torch.optim.AdamW([group for group in groups if group["params"]], lr=lr)
+        # One pass over the weights instead of eight: on a CPU that halves the update. On a GPU PyTorch chooses.
+        fused = True if all(each.device.type == "cpu" for each in self.masters.values()) else None
+        self.optimizer = torch.optim.AdamW([group for group in groups if group["params"]], lr=lr, fused=fused)
 
     def step(self, step: int, parts: Sequence[Sequence[EncodedExample]]) -> StepResult:
         """Sum the gradients of the parts and make one update; without a finite loss and gradient, none."""
