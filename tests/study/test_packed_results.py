@@ -10,7 +10,7 @@ import yaml
 from optaware.cli._app import invoke
 from optaware.errors import InputError
 from optaware.execute import InProcess
-from optaware.records import StudySpec
+from optaware.records import RunStatus, StudySpec
 from optaware.store import Store, pack_store, unpack_store
 from optaware.study import plan_study, run_study
 
@@ -93,6 +93,19 @@ def test_what_is_there_stays_and_a_second_archive_adds_to_it(here, graph, tmp_pa
     second = unpack_store(archive, there)
     assert sum(second.taken.values()) == 0
     assert len(second.there) == 2
+
+
+def test_a_run_that_its_grid_has_no_use_for_travels_too(here, graph, tmp_path):
+    pruned = here.run_folder(graph.runs[0])
+    pruned.done.unlink()
+    pruned.result.unlink()
+    pruned.write_status(RunStatus(state="pruned", step=3, steps=6))
+    archive, there = tmp_path / "results.tar.gz", Store(tmp_path / "there")
+    assert pack_store(here, archive).folders["runs"] == 2
+    unpacked = unpack_store(archive, there)
+    assert (unpacked.taken["runs"], unpacked.refused) == (2, {})
+    assert there.run_folder(graph.runs[0]).read_status().state == "pruned"
+    assert len(unpack_store(archive, there).there) == 3
 
 
 def test_a_run_that_lost_bytes_is_neither_packed_nor_taken(here, graph, tmp_path, capsys):

@@ -8,7 +8,7 @@ import tarfile
 import tempfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, cast
@@ -58,8 +58,9 @@ class Unpacked:
 def pack_store(store: Store, path: Path) -> Packed:
     """Write the finished runs (their weights too, where they were kept) and corpora of a results folder to one file.
 
-    Checkpoints, unfinished runs, replies of chat models and reports stay: the first three are of no use to what is
-    finished, and the study's command makes the reports again within seconds.
+    Runs that a grid has no further use for (`pruned`) go with them, or they would be begun again. Checkpoints,
+    unfinished runs, replies of chat models and reports stay: the first three are of no use to what is finished, and the
+    study's command makes the reports again within seconds.
 
     Args:
         store: The results folder.
@@ -77,6 +78,7 @@ def pack_store(store: Store, path: Path) -> Packed:
         for folder in sorted((store.root / kind).glob(f"*/{_LAST}")):
             name = f"{kind}/{folder.parent.name}"
             (damaged if kind == "runs" and RunFolder(folder.parent).lost() else folders).append(name)
+    folders += [f"runs/{run.path.name}" for run in store.runs() if not run.done.exists() and _is_pruned(run)]
     if not folders:
         why = "no run and no corpus in it is finished"
         raise InputError.of("pack-nothing", str(store.root), why, "Give the folder that `optaware run` wrote to.")
@@ -92,12 +94,20 @@ def pack_store(store: Store, path: Path) -> Packed:
 
 
 def _members(folder: Path) -> Iterator[Path]:
-    """A folder's files; the marker that says that it is whole comes last."""
+    """A folder's files; the marker that says that it is whole, if it has one, comes last."""
     for path in sorted(folder.rglob("*")):
         steps = path.relative_to(folder).parts
         if path.is_file() and steps != (_LAST,) and not any(step.startswith(_STAYS) for step in steps):
             yield path
-    yield folder / _LAST
+    if (folder / _LAST).exists():
+        yield folder / _LAST
+
+
+def _is_pruned(run: RunFolder) -> bool:
+    with suppress(OptawareError):
+        status = run.read_status()
+        return status is not None and status.state == "pruned"
+    return False
 
 
 def _plain(info: tarfile.TarInfo) -> tarfile.TarInfo:
@@ -129,11 +139,10 @@ def unpack_store(path: Path, store: Store) -> Unpacked:
     with storage_errors(store.root), tempfile.TemporaryDirectory(prefix=".unpack-", dir=store.root) as temporary:
         for name, whole in _extracted(path, Path(temporary)):
             place, found = store.root / name, Path(temporary) / name
-            if fault := _fault(found) if whole else f"it has no {_LAST}":
+            if fault := _fault(found, whole):
                 refused[name] = fault
             elif place.is_dir():
-                finished = (place / _LAST).exists() and not (name.startswith("runs/") and RunFolder(place).lost())
-                (there if finished else begun).append(name)
+                (begun if _fault(place, (place / _LAST).exists()) else there).append(name)
             else:
                 make_folder(place.parent)
                 publish_folder(found, place)
@@ -181,12 +190,14 @@ def _no_archive(path: Path, why: str) -> OptawareError:
     return InputError.of("pack-damaged", str(path), why, "Make it again with `optaware runs pack`, and copy it whole.")
 
 
-def _fault(folder: Path) -> str:
-    """Why a finished folder of an archive cannot be used, or ""."""
-    if folder.parent.name != "runs":
+def _fault(folder: Path, marked: bool) -> str:
+    """Why a folder, with or without its marker, is none that can be used, or ""."""
+    run = RunFolder(folder) if folder.parent.name == "runs" else None
+    if not marked and (run is None or not _is_pruned(run)):
+        return f"it has no {_LAST}"
+    if run is None:
         return ""
-    run = RunFolder(folder)
-    if lost := run.lost():
+    if marked and (lost := run.lost()):
         return f"{lost} is not as long as it was when the run ended"
     try:
         made = short_id(run.read_spec())
