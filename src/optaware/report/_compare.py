@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -41,9 +41,10 @@ class ComparedArm:
         key: Model, task, method and variant by name, equal in both.
         first, second: Accuracies.
         difference: Paired over shared seeds and rows, else from the two intervals as independent; None when either
-            study has no finished run of it.
+            study has no finished run of it, or both have the same ones.
         p_value, p_corrected: Paired test, and Holm's correction over all arms compared; None where nothing is paired.
         how: How it was compared, in words.
+        seeds: Seeds that are paired; as everywhere, fewer than two allow no claim.
     """
 
     key: ArmKey
@@ -53,6 +54,7 @@ class ComparedArm:
     p_value: float | None
     p_corrected: float | None
     how: str
+    seeds: int = 0
 
 
 @dataclass(frozen=True)
@@ -67,36 +69,38 @@ class ComparisonFiles:
 def compare_arms(first: Collected, second: Collected) -> tuple[ComparedArm, ...]:
     """Arms of the same name in both studies, with the difference of their accuracies.
 
-    The same runs in both count as the same. Where seeds and test rows are shared the difference is paired (bootstrap
-    and t test over both; McNemar's test with one seed); else `√((e₁−l₁)² + (h₂−e₂)²)` and its mirror are the limits'
-    distances (MOVER, Zou and Donner 2008) and no test is made.
+    The same runs in both (on all seeds that both have) count as the same. Where seeds and test rows are shared the
+    difference is paired (bootstrap and t test over both; McNemar's test with one seed, which allows no verdict); else
+    `√((e₁−l₁)² + (h₂−e₂)²)` and its mirror are the limits' distances (MOVER, Zou and Donner 2008) and no test is made.
     """
     others = {arm.key: arm for arm in second.arms}
     found = [_compare(arm, others[arm.key]) for arm in first.arms if arm.key in others]
     tested = [index for index, item in enumerate(found) if item.p_value is not None]
     for index, value in zip(tested, holm([found[index].p_value or 0.0 for index in tested]), strict=True):
-        item = found[index]
-        found[index] = ComparedArm(item.key, item.first, item.second, item.difference, item.p_value, value, item.how)
+        found[index] = replace(found[index], p_corrected=value)
     return tuple(found)
 
 
 def _compare(left: Arm, right: Arm) -> ComparedArm:
     first, second = cell(left), cell(right)
 
-    def made(difference: Interval | None, p: float | None, how: str) -> ComparedArm:
-        return ComparedArm(left.key, first, second, difference, p, None, how)
+    def made(difference: Interval | None, p: float | None, how: str, seeds: int = 0) -> ComparedArm:
+        return ComparedArm(left.key, first, second, difference, p, None, how, seeds)
 
     if first.accuracy is None or second.accuracy is None:
         return made(None, None, "no finished run in one of them")
     if {item.run.run_id for item in left.scored} == {item.run.run_id for item in right.scored}:
         return made(None, None, "the same runs")
     seeds = sorted({item.run.spec.seed for item in left.scored} & {item.run.spec.seed for item in right.scored})
+    shared = [{item.run.run_id for item in arm.scored if item.run.spec.seed in seeds} for arm in (left, right)]
+    if seeds and shared[0] == shared[1]:  # one study has further seeds: no pair could ever differ
+        return made(None, None, "the same runs on the shared seeds")
     pairs = matched(left.scored, right.scored, seeds)
     if pairs is not None:
         a, b, rng = pairs
         test = paired_test(b, a)
         how = f"paired: {len(a)} {'seed' if len(a) == 1 else 'seeds'} × {a.shape[1]} rows; {test.method}"
-        return made(paired_bootstrap(b, a, rng=rng, level=LEVEL), test.p_value, how)
+        return made(paired_bootstrap(b, a, rng=rng, level=LEVEL), test.p_value, how, len(a))
     one, two = first.accuracy, second.accuracy
     gap = two.estimate - one.estimate
     low = gap - ((two.estimate - two.low) ** 2 + (one.high - one.estimate) ** 2) ** 0.5
@@ -154,20 +158,15 @@ def build_comparison(first: StudyRuns, second: StudyRuns, out: Path) -> Comparis
 
 
 def clear(item: ComparedArm) -> str:
-    """`higher` or `lower` where interval and corrected p-value agree and seeds are several; else nothing."""
+    """`higher` or `lower` where interval and corrected p-value agree and paired seeds are several; else nothing."""
     difference = item.difference
-    if (
-        difference is None
-        or item.p_corrected is None
-        or item.p_corrected >= 1 - LEVEL
-        or len(item.first.arm.scored) < 2
-    ):
+    if difference is None or item.p_corrected is None or item.p_corrected >= 1 - LEVEL or item.seeds < 2:
         return ""
     return "higher" if difference.low > 0 else "lower" if difference.high < 0 else ""
 
 
 def _summary(arms: Sequence[ComparedArm]) -> str:
-    same = sum(item.how == "the same runs" for item in arms)
+    same = sum(item.how.startswith("the same runs") for item in arms)
     paired = sum(item.p_value is not None for item in arms)
     up, down = (sum(clear(item) == way for item in arms) for way in ("higher", "lower"))
     return (
