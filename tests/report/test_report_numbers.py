@@ -1,11 +1,16 @@
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from optaware._io import read_jsonl
 from optaware.records import short_id
+from optaware.report import load_report_run
+from optaware.report._analysis import cell, families
+from optaware.report._arms import collect
+from optaware.report._needed import needed
 from optaware.stats import crossed_test, mcnemar, wilson
 
 
@@ -141,3 +146,22 @@ def test_energy_is_a_counter_s_or_unknown(report):
         assert row["energy_j"] == ("14400.0" if known else "")
         assert row["energy_source"] == ("nvml" if known else "")
         assert bool(row["energy_unknown"]) != known
+
+
+def test_accuracies_of_0_and_100_have_a_width_and_promise_nothing(disk):
+    collected = collect(disk.study, [load_report_run(folder, spec) for folder, spec in disk.runs], {})
+
+    def answered(arm):
+        right = int(arm.key.variant == "oat")
+        scored = tuple(replace(item, correct=np.full(len(item.ids), right, dtype=np.int8)) for item in arm.scored)
+        return replace(arm, scored=scored)
+
+    arms = tuple(answered(arm) for arm in collected.arms)
+    for arm in arms:
+        found = cell(arm).accuracy
+        rows = len(arm.scored[0].ids)
+        assert found == wilson(rows * int(arm.key.variant == "oat"), rows)
+    baseline = families(disk.study, replace(collected, arms=arms))[0]
+    for item in needed(baseline.comparisons):
+        assert item.comparison.contrast.difference.high > item.comparison.contrast.difference.low
+        assert set(item.power) == set(item.rows) == set(item.seeds) == {None}

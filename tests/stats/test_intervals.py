@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from optaware.errors import InputError
-from optaware.stats import crossed_bootstrap, mean_interval, paired_bootstrap, wilson
+from optaware.stats import crossed_bootstrap, crossed_test, mean_interval, paired_bootstrap, wilson
 
 
 def _wilson_by_roots(successes, n, z):
@@ -91,6 +91,18 @@ def test_arms_that_never_differ_still_have_a_width():
     assert interval.estimate == 0.0
     assert interval.high == pytest.approx(1 - 0.025 ** (1 / 100))
     assert interval.low == -interval.high
+
+
+@pytest.mark.parametrize("examples", [1, 5, 6, 100])
+def test_arms_that_differ_everywhere_have_a_width_and_it_agrees_with_the_test(examples):
+    right, wrong = np.ones((3, examples)), np.zeros((3, examples))
+    up = paired_bootstrap(right, wrong, rng=np.random.default_rng(0))
+    down = paired_bootstrap(wrong, right, rng=np.random.default_rng(0))
+    # A share of at least 0.025^(1/N) of rows differs so; the others may differ the other way.
+    assert up.low == pytest.approx(2 * 0.025 ** (1 / examples) - 1)
+    assert (up.estimate, up.high) == (1.0, 1.0)
+    assert (down.low, down.high) == (-1.0, -up.low)
+    assert (up.low > 0) == (crossed_test(right, wrong).p_value < 0.05)
 
 
 def test_unpaired_shapes_are_refused():

@@ -137,6 +137,10 @@ def test_a_table_without_effects_seldom_has_a_claim():
 def test_the_crossed_test_at_its_ends():
     same = np.ones((2, 5))
     assert crossed_test(same, same).p_value == 1.0
-    assert crossed_test(same, 0 * same).p_value == 0.0
+    # Nothing varies: five rows alike under both seeds are five heads in a row, not certainty.
+    assert crossed_test(same, 0 * same).p_value == pytest.approx(2 / 2**5)
+    assert crossed_test([[1, 0], [0, 1]], np.zeros((2, 2))).p_value == pytest.approx(2 / 2**2)
+    # One row right under nine of ten seeds says nothing of other rows.
+    assert crossed_test(np.array([[1.0]] * 9 + [[0.0]]), np.zeros((10, 1))).p_value == 1.0
     with pytest.raises(InputError, match="one-seed"):
         crossed_test(np.ones(5), np.zeros(5))

@@ -99,14 +99,18 @@ def _generator(*parts: object) -> np.random.Generator:
 
 
 def cell(arm: Arm) -> Cell:
-    """Mean accuracy over an arm's seeds: bootstrap over seeds and rows, Wilson's interval when there is one seed."""
+    """Mean accuracy over an arm's seeds: bootstrap over seeds and rows; Wilson's interval, over rows, when there is one
+    seed or every answer is right or wrong, where a bootstrap has no width."""
     if not arm.scored:
         return Cell(arm, None)
     if len(arm.scored) == 1:
         only = arm.scored[0]
         return Cell(arm, wilson(int(only.correct.sum()), len(only.ids), level=LEVEL))
     ids = shared_ids(arm.scored)
-    interval = crossed_bootstrap(correctness(arm.scored, ids), rng=_generator("cell", arm.key), level=LEVEL)
+    answers = correctness(arm.scored, ids)
+    if (answers == answers[0, 0]).all():
+        return Cell(arm, wilson(len(ids) * int(answers[0, 0]), len(ids), level=LEVEL))
+    interval = crossed_bootstrap(answers, rng=_generator("cell", arm.key), level=LEVEL)
     clipped = {"low": max(0.0, interval.low), "high": min(1.0, interval.high)}
     return Cell(arm, interval.model_copy(update=clipped))
 

@@ -22,7 +22,7 @@ class Needed:
         comparison: The comparison.
         power: Chance of seeing 1 and 2 points with the seeds and rows that there are; None with one seed.
         rows: Test rows with these seeds, to see 1 and 2 points (with one seed: for one pair of trained models); None
-            when no number does, because the seeds vary too much, or when the arms never differ.
+            when no number does, because the seeds vary too much, or when all rows differ alike or none does.
         seeds: Paired seeds on these rows, for the same; None when no number does, because the rows are too few, or with
             one seed, which tells nothing of others.
     """
@@ -43,7 +43,7 @@ def _needed(item: Comparison) -> Needed:
     if spread is None:
         one = tuple(_one_pair(effect, item.disagreement) for effect in EFFECTS)
         return Needed(item, (None,) * len(EFFECTS), one, (None,) * len(EFFECTS))
-    if item.disagreement == 0:
+    if spread.seed == spread.example == spread.rest == 0:
         return Needed(item, *((None,) * len(EFFECTS),) * 3)
     return Needed(
         item,

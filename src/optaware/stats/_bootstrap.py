@@ -35,8 +35,9 @@ def paired_bootstrap(
         level: Confidence level, between 0 and 1.
 
     Returns:
-        Difference `arm − baseline` with bounds, in the unit of the scores. Where no pair differs a bootstrap would give
-        an interval without width; then the bounds are those of the share of examples (0 to 1) that could differ.
+        Difference `arm − baseline` with bounds, in the unit of the scores. Where all pairs differ alike, or none does,
+        a bootstrap would give an interval without width; then the bounds are those of the share of examples that could
+        be otherwise, the scores being shares (0 to 1).
 
     Raises:
         InputError: The two arrays differ in shape, or are not finite.
@@ -50,16 +51,23 @@ def paired_bootstrap(
             "Keep only what both arms have.",
         )
     difference = left - right
-    if not difference.any():
-        return _never_differ(difference.shape[1], unit_interval(level, "level"))
+    if (difference == difference[0, 0]).all():
+        return _all_alike(float(difference[0, 0]), difference.shape[1], unit_interval(level, "level"))
     return crossed_bootstrap(difference, rng=rng, draws=draws, level=level)
 
 
-def _never_differ(examples: int, level: float) -> Interval:
-    """Exact (Clopper–Pearson) bound on the share of examples that could differ, when none of those seen does."""
+def _all_alike(value: float, examples: int, level: float) -> Interval:
+    """Exact (Clopper–Pearson) bound on the share of examples that could be otherwise, when none of those seen is; a
+    difference of shares is then anything from −1 to 1."""
     bound = 1.0 - ((1.0 - level) / 2.0) ** (1.0 / examples)
-    method = f"no pair differs: exact bound on the share that could, n = {examples}"
-    return Interval(estimate=0.0, low=-bound, high=bound, level=level, method=method)
+    what = "no pair differs" if value == 0 else "all pairs differ alike"
+    return Interval(
+        estimate=value,
+        low=value - bound * max(0.0, 1.0 + value),
+        high=value + bound * max(0.0, 1.0 - value),
+        level=level,
+        method=f"{what}: exact bound on the share that could{'' if value == 0 else ' be otherwise'}, n = {examples}",
+    )
 
 
 def crossed_bootstrap(values: Any, *, rng: np.random.Generator, draws: int = 10_000, level: float = 0.95) -> Interval:

@@ -136,7 +136,9 @@ def crossed_test(arm: Any, baseline: Any) -> PairedTest:
         baseline: The same seeds and examples for the baseline.
 
     Returns:
-        Two-sided p-value; 1 when no pair differs, 0 when all pairs differ by the same amount.
+        Two-sided p-value; 1 when no pair differs, and for one example, which tells nothing of others. Where all
+        examples differ by the same amount there is no spread for a t test; then the sign test over examples,
+        `min(1, 2/2^N)`.
 
     Raises:
         InputError: The arrays differ in shape, are not finite, or have one seed only.
@@ -152,9 +154,12 @@ def crossed_test(arm: Any, baseline: Any) -> PairedTest:
     what = f"t test over {seeds} seeds × {examples} examples"
     if not difference.any():
         return PairedTest(1.0, 0.0, f"{what}, no pair differs")
+    if examples < 2:
+        return PairedTest(1.0, 1.0, f"{what}, which tells nothing of other examples")
     variance, df = two_way_variance(difference)
     if variance == 0.0:
-        return PairedTest(0.0, 0.0, what)
+        share = float(min(1.0, 2.0 * 0.5**examples))
+        return PairedTest(share, share, f"exact sign test, {examples} examples differ alike under {seeds} seeds")
     t = abs(float(difference.mean())) / sqrt(variance)
     return PairedTest(float(2 * stdtr(df, -t)), 0.0, f"{what}, {df:.1f} degrees of freedom")
 
