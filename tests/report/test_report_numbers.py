@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from optaware._io import read_jsonl
-from optaware.records import short_id
+from optaware.records import MethodArm, MeZO, Schedule, short_id
 from optaware.report import load_report_run
 from optaware.report._analysis import cell, families
 from optaware.report._arms import collect
@@ -165,3 +165,24 @@ def test_accuracies_of_0_and_100_have_a_width_and_promise_nothing(disk):
     for item in needed(baseline.comparisons):
         assert item.comparison.contrast.difference.high > item.comparison.contrast.difference.low
         assert set(item.power) == set(item.rows) == set(item.seeds) == {None}
+
+
+def test_arms_that_differ_in_their_schedule_or_share_a_point_keep_their_own_runs(disk):
+    """Same rows processed by batches of 16 and of 8; and a grid that holds the setting of another arm."""
+    big, small = Schedule(steps=100, batch_size=16, eval_every=50), Schedule(steps=200, batch_size=8, eval_every=50)
+    arms = (
+        MethodArm(label="tuned", config=MeZO(), grid={"lr": (1e-6, 5e-7)}, schedule=big),
+        MethodArm(label="big", config=MeZO(lr=1e-6), schedule=big),
+        MethodArm(label="small", config=MeZO(lr=1e-6), schedule=small),
+    )
+    study = disk.study.model_copy(update={"methods": arms})
+    folder, spec = next((folder, spec) for folder, spec in disk.runs if spec.method.name == "mezo")
+    made = {
+        "tuned": spec.model_copy(update={"method": MeZO(lr=5e-7), "schedule": big}),
+        "big": spec.model_copy(update={"method": MeZO(lr=1e-6), "schedule": big}),
+        "small": spec.model_copy(update={"method": MeZO(lr=1e-6), "schedule": small}),
+    }
+    run = load_report_run(folder, spec)
+    runs = [replace(run, spec=each, run_id=short_id(each)) for each in made.values()]
+    labels = collect(study, runs, {}).labels
+    assert {name: labels[short_id(each)].method for name, each in made.items()} == {name: name for name in made}

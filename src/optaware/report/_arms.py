@@ -182,7 +182,10 @@ def _key(
     if spec.method.name == "zero-shot":
         return ArmKey(model, task, "zero-shot", spec.rows.variant)
     same = points.get(spec.method.model_dump_json(), [])
-    exact = [arm for arm, point in same if _made_for(point, spec)]
+    # Arms may differ in their schedule alone, as a batch of 16 and one of 8 with twice the steps do; a point that two
+    # arms have is that of the arm which has no other.
+    exact = [arm for arm, point in same if point.schedule == spec.schedule]
+    exact = sorted(exact or [arm for arm, point in same if _made_for(point, spec)], key=lambda arm: bool(arm.grid))
     known = {variant.name for variant in study.variants}
     if not same or spec.rows.variant not in known:
         return None
