@@ -1,14 +1,17 @@
 """Grids: chosen on dev rows alone, test rows looked at once; memory and cost are settled before anything runs."""
 
+import csv
 import json
+import shutil
 
 import pytest
 import yaml
 
 from optaware.errors import InputError
+from optaware.execute import Outcome
 from optaware.records import FOLoRA, MeZO, ModelRef, Schedule, grid_points, short_id
 from optaware.store import Store
-from optaware.study import check_budget, choose, cost_of_study, load_study, plan_study
+from optaware.study import check_budget, choose, cost_of_study, load_study, plan_study, report_study, run_study
 
 IN_PROCESS = ("--executor", "in-process")
 
@@ -103,6 +106,28 @@ def test_a_point_that_failed_cannot_be_chosen(done):
         status.mark_done()
     assert other.option not in (None, best)
     assert [state for state, _, _ in other.scores].count("failed") == 1
+
+
+def test_runs_chosen_beside_a_killed_try_are_in_the_report(done, tmp_path):
+    """A worker that is killed leaves no word of its failure in its folder; `choices.json` has it."""
+    store, graph = done
+    shutil.copytree(store, tmp_path / "store")
+    copy, (choice,) = Store(tmp_path / "store"), graph.choices
+    chosen = choose(choice, copy).option
+    killed = next(option for option in choice.options if option is not chosen).tries[0]
+    copy.run_folder(killed).done.unlink()
+
+    class Killing:
+        def run(self, jobs, on_event):
+            return [Outcome(job.key, "failed", "killed by SIGKILL") for job in jobs]
+
+    folder = copy.study_folder(graph.study)
+    for build in (lambda: run_study(graph, copy, Killing()), lambda: report_study(graph, copy)):
+        (folder / "report.html").unlink(missing_ok=True)
+        build()
+        with (folder / "runs.csv").open(encoding="utf-8") as file:
+            states = {row["run_id"]: row["state"] for row in csv.DictReader(file)}
+        assert [states.get(short_id(run)) for run in chosen.finals] == ["done"] * len(chosen.finals)
 
 
 def test_a_dry_run_tells_the_cost_and_what_is_left(done, grid_study, optaware, tmp_path):

@@ -241,10 +241,11 @@ def _task_name(task: str) -> str:
 
 
 def _print_summary(graph: StudyGraph, store: Store) -> None:
-    from optaware.study import chosen_runs
+    from optaware.study import chosen_runs, failed_tries
 
+    failed = failed_tries(store.study_folder(graph.study))
     groups: dict[tuple[str, ...], list[float]] = {}
-    for spec in [*graph.runs, *chosen_runs(graph.choices, store)]:
+    for spec in [*graph.runs, *chosen_runs(graph.choices, store, failed)]:
         folder = store.run_folder(spec)
         result = folder.read_result() if folder.is_done else None
         if result is not None and result.test is not None:

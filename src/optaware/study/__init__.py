@@ -1,6 +1,6 @@
 """The orchestrator: a study file becomes a graph of corpora and runs, which is run or resumed, then reported."""
 
-from optaware.study._choose import Choice, Chosen, Option, choose, chosen_runs
+from optaware.study._choose import Choice, Chosen, Option, choose, chosen_runs, failed_tries
 from optaware.study._cost import CostRow, StudyCost, check_budget, cost_of_study
 from optaware.study._driver import StudyOutcome, run_study
 from optaware.study._evidence import gather_evidence
@@ -41,6 +41,7 @@ __all__ = [
     "cost_of_study",
     "export_plan",
     "export_study",
+    "failed_tries",
     "gather_evidence",
     "load_plan_request",
     "load_study",

@@ -5,15 +5,26 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from optaware._io import lock, read_jsonl
+from optaware._io import lock, read_json, read_jsonl
 from optaware.records import ModelRef, Pruning, RunResult, RunSpec, RunStatus, short_id
 from optaware.store import RunFolder, Store
 from optaware.study._plan_cost import forwards_of_run
 from optaware.study._prune import Pruned, Race, race, rungs
 
-__all__ = ["Choice", "Chosen", "Option", "choose", "chosen_runs", "due_runs", "failed_before", "note_pruned"]
+__all__ = [
+    "Choice",
+    "Chosen",
+    "Option",
+    "choose",
+    "chosen_runs",
+    "due_runs",
+    "failed_before",
+    "failed_tries",
+    "note_pruned",
+]
 
 
 @dataclass(frozen=True)
@@ -129,9 +140,16 @@ def choose(choice: Choice, store: Store, failed: frozenset[str] = frozenset()) -
     return Chosen(choice, choice.options[min(usable, key=rank)], True, tuple(scores), reasons)
 
 
-def chosen_runs(choices: Sequence[Choice], store: Store) -> list[RunSpec]:
+def failed_tries(folder: Path) -> frozenset[str]:
+    """Ids of runs whose point had failed when the study in `folder` chose: one that was killed says so nowhere else."""
+    path = folder / "choices.json"
+    points = [point for choice in read_json(path) for point in choice["points"]] if path.exists() else []
+    return frozenset(run for point in points if point["state"] == "failed" for run in point.get("runs", ()))
+
+
+def chosen_runs(choices: Sequence[Choice], store: Store, failed: frozenset[str] = frozenset()) -> list[RunSpec]:
     """The runs that follow from the choices that can be made by now, each once."""
-    runs = [run for choice in choices if (option := choose(choice, store).option) for run in option.finals]
+    runs = [run for choice in choices if (option := choose(choice, store, failed).option) for run in option.finals]
     return list({short_id(run): run for run in runs}.values())
 
 

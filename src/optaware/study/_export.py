@@ -8,7 +8,7 @@ from pathlib import Path
 from optaware._io import write_text
 from optaware.records import short_id
 from optaware.store import Store
-from optaware.study._choose import chosen_runs
+from optaware.study._choose import chosen_runs, failed_tries
 from optaware.study._graph import StudyGraph
 from optaware.study._plan_export import run_row, without_paths
 
@@ -44,7 +44,8 @@ def export_study(graph: StudyGraph, store: Store, to: Path) -> list[Path]:
             write_text(to / name, without_paths((folder / name).read_text("utf-8"), paths))
             written.append(to / name)
     tries = [run for choice in graph.choices for run in choice.tries]
-    every = {short_id(run): run for run in [*graph.runs, *tries, *chosen_runs(graph.choices, store)]}
+    chosen = chosen_runs(graph.choices, store, failed_tries(folder))
+    every = {short_id(run): run for run in [*graph.runs, *tries, *chosen]}
     rows = []
     for key, run in every.items():
         place = store.run_folder(run).path

@@ -9,7 +9,7 @@ from optaware._io import canonical_json, file_sha256, read_json, text_sha256, wr
 from optaware.errors import OptawareError
 from optaware.records import StudySpec, short_id
 from optaware.store import RunFolder, Store
-from optaware.study._choose import choose, chosen_runs
+from optaware.study._choose import choose, chosen_runs, failed_tries
 from optaware.study._graph import StudyGraph
 from optaware.tasks import get_task, load_splits
 
@@ -28,8 +28,9 @@ def report_study(
         Path of the HTML file.
     """
     folder = store.study_folder(graph.study)
-    wanted = [*graph.runs, *chosen_runs(graph.choices, store)]
-    chosen = [choose(choice, store, frozenset(failures or {})) for choice in graph.choices]
+    failed = failed_tries(folder) | frozenset(failures or {})
+    wanted = [*graph.runs, *chosen_runs(graph.choices, store, failed)]
+    chosen = [choose(choice, store, failed) for choice in graph.choices]
     runs = {short_id(run): store.run_folder(run) for run in wanted}
     corpora = {short_id(spec): store.corpus_folder(spec) for spec in graph.corpora}
     reasons = {**_exclusions(runs, corpora, failures or {}), **dict(graph.left_out)}
@@ -65,7 +66,8 @@ def compare_studies(first: StudyGraph, second: StudyGraph, stores: tuple[Store, 
     from optaware.report import StudyRuns, build_comparison, load_report_run
 
     def side(graph: StudyGraph, store: Store) -> StudyRuns:
-        wanted = [*graph.runs, *chosen_runs(graph.choices, store)]
+        failed = failed_tries(store.study_folder(graph.study))
+        wanted = [*graph.runs, *chosen_runs(graph.choices, store, failed)]
         return StudyRuns(graph.study, [load_report_run(store.run_folder(run).path, run) for run in wanted])
 
     return build_comparison(side(first, stores[0]), side(second, stores[1]), out)
