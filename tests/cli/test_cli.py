@@ -1,6 +1,7 @@
 """The command line as a user meets it: help, exit codes, and bad input told whole."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -137,6 +138,25 @@ def test_an_unknown_model_is_refused_with_the_names_there_are(tmp_path):
     done = run("train", spec, "--store", tmp_path / "store")
     assert done.returncode == 2, done.stderr
     assert "smollm2-135m-instruct" in done.stderr
+
+
+def test_hub_models_that_cannot_be_had_are_told_before_anything_runs_and_all_at_once(tmp_path):
+    task = _task(tmp_path, [json.dumps({"text": f"fine {number}", "label": number % 2}) for number in range(6)])
+    study = tmp_path / "study.yaml"
+    study.write_text(
+        f"name: s\nmodels: [{{name: nobody-here/one}}, {{name: nobody-here/two}}]\ntasks: [{task}]\n"
+        "protocol: {name: free, train: 2, dev: 2, test: 2}\nmethods: [{config: {name: mezo}}]\n"
+    )
+    offline = {"env": {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(tmp_path / "hub")}}
+    shown = run("run", study, "--store", tmp_path / "store", "--dry-run", **offline)
+    assert shown.returncode == 0, shown.stderr
+    assert "to be fetched from the hub: nobody-here/one, nobody-here/two." in shown.stdout
+    done = run("run", study, "--store", tmp_path / "store", **offline)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count("[model-unknown]") == 2
+    assert "nobody-here/one" in done.stderr
+    assert "nobody-here/two" in done.stderr
+    assert not (tmp_path / "store" / "runs").exists()
 
 
 def test_listing_an_empty_store_is_no_fault(tmp_path):

@@ -66,7 +66,16 @@ def run(
         Study file (YAML).
     """
     from optaware.errors import ProblemList
-    from optaware.study import check_budget, check_models, cost_of_study, load_study, override, plan_study
+    from optaware.study import (
+        check_budget,
+        check_hub_models,
+        check_models,
+        cost_of_study,
+        load_study,
+        models_to_fetch,
+        override,
+        plan_study,
+    )
 
     spec = override(load_study(study, scale), models=model, llm=llm, base_url=base_url, seeds=seeds, workers=workers)
     folder, place = data_dir(data), store_at(store)
@@ -78,10 +87,12 @@ def run(
         graph = plan_study(spec, data_dir=folder)
     problems.raise_if_any()
     if dry_run:
-        show_plan(
-            graph, place, cost_of_study(graph, place, data_dir=folder, tflops=tflops, usd_per_hour=usd_per_hour), json
-        )
+        cost = cost_of_study(graph, place, data_dir=folder, tflops=tflops, usd_per_hour=usd_per_hour)
+        to_fetch = [ref.name for ref in models_to_fetch(graph, place, training=not corpora_only)]
+        show_plan(graph, place, cost, to_fetch, json)
         return 0
+    if executor in ("subprocess", "in-process"):  # on other machines, what counts is what these have and reach
+        check_hub_models(graph, place, training=not corpora_only)
     backend = Places(executor, address, slurm, gpus, memory_limit_gb)
     if corpora_only:
         return _make_corpora(graph, place, folder, backend, json, stop_after_s)

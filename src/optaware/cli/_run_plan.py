@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from optaware.cli._options import print_json, print_table
@@ -17,11 +17,11 @@ __all__ = ["show_plan"]
 _LISTED = 40
 
 
-def show_plan(graph: StudyGraph, store: Store, cost: StudyCost, json: bool) -> None:
-    """Print corpora, runs and cost; the single runs too where they are few."""
+def show_plan(graph: StudyGraph, store: Store, cost: StudyCost, to_fetch: Sequence[str], json: bool) -> None:
+    """Print corpora, runs, cost and the models that are to be fetched; the single runs too where they are few."""
     jobs = list(_jobs(graph, store))
     if json:
-        print_json({"jobs": jobs, "cost": cost.to_json()})
+        print_json({"jobs": jobs, "cost": cost.to_json(), "models_to_fetch": list(to_fetch)})
         return
     if len(jobs) <= _LISTED:
         print_table(
@@ -38,6 +38,8 @@ def show_plan(graph: StudyGraph, store: Store, cost: StudyCost, json: bool) -> N
     columns = ["model", "task", "method", "runs", "left", "forwards", "tokens, M", "hours", "GB a run", "hours are"]
     print_table(columns, rows)
     print(_totals(graph, cost))
+    if to_fetch:
+        print(f"Not on this machine, to be fetched from the hub: {', '.join(dict.fromkeys(to_fetch))}.")
 
 
 def _jobs(graph: StudyGraph, store: Store) -> Iterable[dict[str, Any]]:

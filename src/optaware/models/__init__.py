@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         memory_errors,
         peak_memory_bytes,
     )
+    from optaware.models._resolve import check_hub, is_to_be_fetched
     from optaware.models._scoring import Objective, OptionScorer
     from optaware.models._size import ModelSize, model_size
     from optaware.models._tiny import tiny_model
@@ -38,12 +39,14 @@ __all__ = [
     "ModelSize",
     "Objective",
     "OptionScorer",
+    "check_hub",
     "deterministic_kernels",
     "encode",
     "free_cached_memory",
     "generate",
     "held_memory_bytes",
     "is_out_of_memory",
+    "is_to_be_fetched",
     "list_model_names",
     "load_model",
     "memory_errors",
@@ -64,12 +67,14 @@ _HOMES = {
     "ModelSize": "_size",
     "Objective": "_scoring",
     "OptionScorer": "_scoring",
+    "check_hub": "_resolve",
     "deterministic_kernels": "_deterministic",
     "encode": "_encode",
     "free_cached_memory": "_memory",
     "generate": "_generate",
     "held_memory_bytes": "_memory",
     "is_out_of_memory": "_memory",
+    "is_to_be_fetched": "_resolve",
     "list_model_names": "_load",
     "load_model": "_load",
     "memory_errors": "_memory",

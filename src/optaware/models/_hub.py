@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from optaware.assets import quiet_transformers
 
-__all__ = ["snapshot"]
+__all__ = ["ask_for", "cached_snapshot", "snapshot"]
 
 _WANTED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 """Configs, weights and tokenizers. No code and no pickled weights: what is not there cannot be run."""
@@ -23,14 +24,34 @@ def snapshot(name: str, revision: str | None) -> Path:
     """
     from huggingface_hub import snapshot_download
 
+    if (folder := cached_snapshot(name, revision)) is not None:
+        return folder
+    with quiet_transformers():
+        return Path(snapshot_download(name, revision=revision, allow_patterns=_WANTED, ignore_patterns=["*/*"]))
+
+
+def cached_snapshot(name: str, revision: str | None) -> Path | None:
+    """Its folder in the local cache; None where it does not lie there whole. Asks nobody."""
+    from huggingface_hub import snapshot_download
+
     with quiet_transformers():
         try:
             folder = Path(snapshot_download(name, revision=revision, local_files_only=True))
-            if _is_whole(folder):
-                return folder
         except (OSError, ValueError):
-            pass
-        return Path(snapshot_download(name, revision=revision, allow_patterns=_WANTED, ignore_patterns=["*/*"]))
+            return None
+    return folder if _is_whole(folder) else None
+
+
+def ask_for(name: str, revision: str | None) -> None:
+    """See that the hub gives the model, by its smallest file; nothing is kept.
+
+    Raises:
+        OSError, ValueError: As `snapshot`.
+    """
+    from huggingface_hub import hf_hub_download
+
+    with quiet_transformers(), TemporaryDirectory() as folder:
+        hf_hub_download(name, "config.json", revision=revision, cache_dir=folder)
 
 
 def _is_whole(folder: Path) -> bool:

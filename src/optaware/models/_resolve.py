@@ -10,10 +10,10 @@ from pathlib import Path
 from optaware._io import canonical_json, file_sha256, text_sha256
 from optaware.assets import list_assets, pull, weights_sha256
 from optaware.errors import InputError, Problem
-from optaware.models._hub import snapshot
+from optaware.models._hub import ask_for, cached_snapshot, snapshot
 from optaware.records import ModelRef
 
-__all__ = ["Place", "list_model_names", "resolve"]
+__all__ = ["Place", "check_hub", "is_to_be_fetched", "list_model_names", "resolve"]
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
@@ -65,15 +65,37 @@ def resolve(ref: ModelRef) -> Place:
     raise _unknown(ref, "it is no folder, no hub name (`organisation/model`) and no packaged model")
 
 
+def is_to_be_fetched(ref: ModelRef) -> bool:
+    """Whether `ref` is a hub model that does not lie whole in the local cache. Asks nobody."""
+    if Path(ref.name).expanduser().exists() or ref.name in {asset.name for asset in list_assets()}:
+        return False
+    return _HUB_NAME.fullmatch(ref.name) is not None and cached_snapshot(ref.name, ref.revision) is None
+
+
+def check_hub(ref: ModelRef) -> None:
+    """See that the hub gives a model that is to be fetched; downloads one small file and keeps nothing.
+
+    Raises:
+        InputError: It does not, or cannot be reached.
+    """
+    try:
+        ask_for(ref.name, ref.revision)
+    except (OSError, ValueError) as error:
+        raise _not_given(ref, error) from error
+
+
 def _on_hub(ref: ModelRef) -> Place:
     try:
         folder = snapshot(ref.name, ref.revision)
     except (OSError, ValueError) as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        at = f" at revision {ref.revision!r}" if ref.revision else ""
-        why = f"there is no such folder, and the hub has it not{at} or cannot be reached ({lines[0][:300]})"
-        raise _unknown(ref, why) from error
+        raise _not_given(ref, error) from error
     return Place(folder, f"hub:{ref.name}@{folder.name}", _folder_sha256(folder))
+
+
+def _not_given(ref: ModelRef, error: Exception) -> InputError:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    at = f" at revision {ref.revision!r}" if ref.revision else ""
+    return _unknown(ref, f"there is no such folder, and the hub has it not{at} or cannot be reached ({lines[0][:300]})")
 
 
 def _folder_sha256(folder: Path) -> str | None:

@@ -7,6 +7,7 @@ from optaware.study._evidence import gather_evidence
 from optaware.study._export import export_study
 from optaware.study._file import load_study, override
 from optaware.study._graph import StudyGraph, plan_study
+from optaware.study._hub_models import check_hub_models, models_to_fetch
 from optaware.study._load_run import model_of_run
 from optaware.study._memory import check_models, memory_bytes
 from optaware.study._plan_driver import PlanGraph, PlanOutcome, make_plan_graph, report_plan, run_plan
@@ -34,6 +35,7 @@ __all__ = [
     "StudyGraph",
     "StudyOutcome",
     "check_budget",
+    "check_hub_models",
     "check_models",
     "choose",
     "chosen_runs",
@@ -48,6 +50,7 @@ __all__ = [
     "make_plan_graph",
     "memory_bytes",
     "model_of_run",
+    "models_to_fetch",
     "override",
     "plan_study",
     "replay_file",
