@@ -1,10 +1,14 @@
 """What the report says of searches and evidence: only what was done, in sentences."""
 
+from dataclasses import replace
+
 import pytest
 
 from optaware.records import CorpusEvidence, Drift, HeldOutCount, Interval, Leakage, ModelRef, RowProbes, SearchSpec
 from optaware.report import load_report_corpus
+from optaware.report._corpora import corpus_view
 from optaware.report._corpus_facts import corpus_facts, equal_cost
+from optaware.report._tables import _corpus
 
 
 def interval(estimate, low, high):
@@ -40,8 +44,6 @@ def corpora(disk):
 def with_search(corpus, prefer, calls):
     model = None if prefer == "first" else ModelRef(name="SmolLM2")
     search = SearchSpec(candidates=4, prefer=prefer, model=model)
-    from dataclasses import replace
-
     return replace(
         corpus,
         spec=corpus.spec.model_copy(update={"search": search, "retries": 1}),
@@ -92,3 +94,15 @@ def test_evidence_of_another_corpus_is_left_out(disk):
     write_json(path / "evidence.json", evidence("another", (0.0, -0.1, 0.1), (0.1, -0.1, 0.3)).to_json())
     assert load_report_corpus(path).evidence is None
     (path / "evidence.json").unlink()
+
+
+def test_rows_that_were_given_claim_no_rewriter_accuracy(corpora):
+    judged = corpora[0]
+    given = replace(judged, spec=judged.spec.model_copy(update={"given": "/rows/sst2.jsonl"}))
+    assert corpus_view(judged).accuracy is not None
+    view = corpus_view(given)
+    assert view.accuracy is None
+    assert "nobody judged" in view.verdict
+    row = _corpus(view)
+    assert row["rewriter_accuracy"] is None
+    assert row["reaches_accept_at"] is None

@@ -53,6 +53,9 @@ def corpus_view(corpus: ReportCorpus) -> CorpusView:
     title = f"{task_name(card.task)}, {card.variant}"
     if not card.rows:
         return CorpusView(corpus, title, None, False, "the corpus has no rows.", (), ())
+    if corpus.spec.given is not None:  # its card counts every row as accepted, since nobody judged any
+        verdict = "the rows were given; nobody judged whether they keep the meaning."
+        return CorpusView(corpus, title, None, True, verdict, (), tuple(_examples(corpus)), corpus_facts(corpus))
     kept = card.rows - card.accepted
     share, wanted = percent(card.rewriter_accuracy), percent(gate.accept_at, 0)
     accepted = card.rewriter_accuracy >= gate.accept_at

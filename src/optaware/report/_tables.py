@@ -215,10 +215,10 @@ def _corpus(view: CorpusView) -> _Row:
     more = ("rewriter_prompt_id", "words_before", "words_after", "calls", "cached_calls", "prompt_tokens")
     last = ("completion_tokens", "cost_usd", "wall_s", "licence")
     return {name: getattr(card, name) for name in (*same, *more, *last)} | {
-        "rewriter_accuracy": card.rewriter_accuracy,
+        "rewriter_accuracy": card.rewriter_accuracy if view.corpus.spec.given is None else None,
         "low": view.accuracy.low if view.accuracy else None,
         "high": view.accuracy.high if view.accuracy else None,
-        "reaches_accept_at": view.accepted,
+        "reaches_accept_at": view.accepted if view.corpus.spec.given is None else None,
         "accept_at": view.corpus.spec.gate.accept_at,
         "reasons": canonical_json(card.reasons),
         "data_source": f"{card.source.kind}:{card.source.location}",
