@@ -62,6 +62,7 @@ def test_nothing_at_all(make, tmp_path):
     study = make.study(tmp_path, corpora=False, **SMALL).study
     text = _text(build_report(study, [], [], tmp_path / "report"))
     assert "No runs." in text
+    assert "0 of 3 runs finished" in text
     assert "no such run was given to the report" in text
 
 

@@ -49,6 +49,12 @@ class Arm:
     seeds: tuple[int, ...]
     """The seeds that the study asks for."""
 
+    @property
+    def unseen(self) -> tuple[int, ...]:
+        """Seeds of which there is no run at all, as where the point of a grid is not chosen yet."""
+        seen = {item.run.spec.seed for item in self.scored} | {run.spec.seed for run in self.others}
+        return tuple(seed for seed in self.seeds if seed not in seen)
+
 
 @dataclass(frozen=True)
 class LeftOut:
@@ -262,8 +268,7 @@ def _left_out(
             why = f"{short_reason(run.detail) or 'no usable loss'} ({stopped}, not counted)"
         found.append(LeftOut(run.spec.slug, run.state, why, run.run_id))
     for arm in arms:
-        seen = {item.run.spec.seed for item in arm.scored} | {run.spec.seed for run in arm.others}
-        if missing := [str(seed) for seed in arm.seeds if seed not in seen]:
+        if missing := [str(seed) for seed in arm.unseen]:
             what = f"{arm.key.model}, {arm.key.task}, {arm.key.method}, {arm.key.variant}: seed {', '.join(missing)}"
             found.append(LeftOut(what, "missing", "no such run was given to the report"))
     known = {run.run_id for run in runs}

@@ -123,6 +123,11 @@ class View:
         return sum(row.run.state == "done" for row in self.runs)
 
     @property
+    def expected(self) -> int:
+        """Runs that the study asks for, also those that wait for the choice of a grid point."""
+        return len(self.runs) + sum(len(arm.unseen) for arm in self.collected.arms)
+
+    @property
     def run_groups(self) -> tuple[tuple[str, tuple[RunRow, ...]], ...]:
         """The runs for the run table: all in one where a page can bear it, otherwise by task and model."""
         if len(self.runs) <= _ONE_TABLE:
