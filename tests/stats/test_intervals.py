@@ -105,6 +105,28 @@ def test_arms_that_differ_everywhere_have_a_width_and_it_agrees_with_the_test(ex
     assert (up.low > 0) == (crossed_test(right, wrong).p_value < 0.05)
 
 
+def test_three_rows_gained_once_each_do_not_exclude_zero():
+    arm, baseline = np.zeros((3, 100)), np.zeros((3, 100))
+    arm[[0, 1, 2], [4, 5, 6]] = 1
+    up = paired_bootstrap(arm, baseline, rng=np.random.default_rng(0))
+    down = paired_bootstrap(baseline, arm, rng=np.random.default_rng(0))
+    assert crossed_test(arm, baseline).p_value == pytest.approx(0.083, abs=0.003)
+    assert up.low < 0 < up.estimate < up.high
+    assert (down.low, down.high) == pytest.approx((-up.high, -up.low), rel=0.02)
+
+
+@pytest.mark.parametrize(("seeds", "rows", "share"), [(3, 100, 0.005), (3, 1000, 0.0005), (2, 100, 0.01)])
+def test_where_few_cells_differ_intervals_hold_zero_as_often_as_the_test_does(seeds, rows, share):
+    rng, held = np.random.default_rng(3), 0
+    for _ in range(300):
+        truth = rng.random(rows) < 0.5
+        arm, baseline = ((truth ^ (rng.random((seeds, rows)) < share)).astype(int) for _ in range(2))
+        interval = paired_bootstrap(arm, baseline, rng=rng, draws=300)
+        held += interval.low <= 0 <= interval.high
+        assert crossed_test(arm, baseline).p_value < 0.05 or interval.low <= 0 <= interval.high
+    assert held / 300 >= 0.93
+
+
 def test_unpaired_shapes_are_refused():
     with pytest.raises(InputError, match="not-paired"):
         paired_bootstrap(np.ones((2, 3)), np.ones((3, 3)), rng=np.random.default_rng(0))
