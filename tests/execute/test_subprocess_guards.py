@@ -10,7 +10,7 @@ from optaware.execute import Ray, Subprocess
 from optaware.execute._ends import close_watch, open_watch, wait_for_end
 from optaware.execute._gpus import visible_gpus
 from optaware.execute._memory import available_bytes, tree_bytes
-from optaware.execute._worker import travelling
+from optaware.execute._worker import outcome_of, travelling
 
 
 def test_a_job_that_holds_too_much_memory_is_ended_and_failed(make_job, make_backend):
@@ -19,6 +19,12 @@ def test_a_job_that_holds_too_much_memory_is_ended_and_failed(make_job, make_bac
     outcomes = make_backend("subprocess", memory_limit_bytes=500_000_000).run([big, small], lambda event: None)
     assert [outcome.state for outcome in outcomes] == ["failed", "done"]
     assert "more than the limit of 0.50 GB" in outcomes[0].detail
+
+
+@pytest.mark.parametrize(("number", "name"), [(9, "SIGKILL"), (40, "signal 40")])
+def test_a_worker_that_a_signal_killed_is_told_by_its_name_or_number(tmp_path, number, name):
+    outcome = outcome_of("job", -number, tmp_path / "log.txt")
+    assert (outcome.state, outcome.detail) == ("failed", f"killed by {name}; ")
 
 
 def test_gpus_are_shared_out_and_seen_one_by_one(make_job, make_backend):

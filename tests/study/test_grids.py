@@ -145,6 +145,10 @@ def test_a_dry_run_tells_the_cost_and_what_is_left(done, grid_study, optaware, t
     assert cost["left"] == 0
     assert cost["hours"] == 0
     assert {row["how"] for row in cost["rows"]} == {"measured"}
+    told = optaware("run", grid_study, "--store", tmp_path / "empty", "--dry-run", "--tflops", "7").stdout
+    assert "Assumed hours: operations at 7 TFLOP/s" in told
+    tries = [line for line in told.splitlines() if line.startswith("choosing")]
+    assert len({line.split("\t")[2] for line in tries}) == len(tries) == 4  # told apart by their point
 
 
 def test_a_study_over_its_budget_does_not_begin(grid_study, tmp_path):

@@ -89,7 +89,7 @@ def run(
     if dry_run:
         cost = cost_of_study(graph, place, data_dir=folder, tflops=tflops, usd_per_hour=usd_per_hour)
         to_fetch = [ref.name for ref in models_to_fetch(graph, place, training=not corpora_only)]
-        show_plan(graph, place, cost, to_fetch, json)
+        show_plan(graph, place, cost, tflops, to_fetch, json)
         return 0
     if executor in ("subprocess", "in-process"):  # on other machines, what counts is what these have and reach
         check_hub_models(graph, place, training=not corpora_only)
@@ -241,6 +241,8 @@ def _first_words(store: Store, spec: RunSpec | CorpusSpec) -> str:
         return f"       {what}: {said(result)}"
     path = store.corpus_folder(spec) / "card.json"
     card = parse_record(DatasetCard, read_json(path), str(path))
+    if spec.given is not None:
+        return f"       {_task_name(card.task)}, {card.variant}: {card.rows} rows, given and judged by nobody"
     return (
         f"       {_task_name(card.task)}, {card.variant}: {card.accepted} of {card.rows} rewrites accepted "
         f"({100 * card.rewriter_accuracy:.1f} %), {card.rejected} rejected, {card.failed} failed"

@@ -17,7 +17,9 @@ __all__ = ["show_plan"]
 _LISTED = 40
 
 
-def show_plan(graph: StudyGraph, store: Store, cost: StudyCost, to_fetch: Sequence[str], json: bool) -> None:
+def show_plan(
+    graph: StudyGraph, store: Store, cost: StudyCost, tflops: float, to_fetch: Sequence[str], json: bool
+) -> None:
     """Print corpora, runs, cost and the models that are to be fetched; the single runs too where they are few."""
     jobs = list(_jobs(graph, store))
     if json:
@@ -25,7 +27,8 @@ def show_plan(graph: StudyGraph, store: Store, cost: StudyCost, to_fetch: Sequen
         return
     if len(jobs) <= _LISTED:
         print_table(
-            ["kind", "id", "what", "done"], [[job["kind"], job["id"], job["what"], job["done"]] for job in jobs]
+            ["kind", "id", "what", "done"],
+            [[job["kind"], job["id"], _what(job), job["done"]] for job in jobs],
         )
         print()
     rows = [
@@ -38,6 +41,10 @@ def show_plan(graph: StudyGraph, store: Store, cost: StudyCost, to_fetch: Sequen
     columns = ["model", "task", "method", "runs", "left", "forwards", "tokens, M", "hours", "GB a run", "hours are"]
     print_table(columns, rows)
     print(_totals(graph, cost))
+    if any(row.how == "assumed" for row in cost.rows):
+        print(
+            f"Assumed hours: operations at {tflops:g} TFLOP/s (--tflops), and the seconds that processes take to start."
+        )
     if to_fetch:
         print(f"Not on this machine, to be fetched from the hub: {', '.join(dict.fromkeys(to_fetch))}.")
 
@@ -57,6 +64,10 @@ def _job(kind: str, spec: RunSpec | CorpusSpec, done: bool) -> dict[str, Any]:
     from optaware.records import short_id
 
     return {"kind": kind, "id": short_id(spec), "what": spec.slug, "done": done}
+
+
+def _what(job: dict[str, Any]) -> str:
+    return f"{job['what']} ({job['point']})" if job.get("point") else str(job["what"])
 
 
 def _hours(hours: float | None) -> str:

@@ -120,8 +120,14 @@ def outcome_of(key: str, code: int, log: Path, reason: str = "") -> Outcome:
     if code == 3 and not reason:
         return Outcome(key, "stopped", detail)
     if code < 0 and not reason:
-        detail = f"killed by {signal.Signals(-code).name}; {detail}"
+        detail = f"killed by {_name(-code)}; {detail}"
     return Outcome(key, "failed", detail or f"exit code {code}, see {log}")
+
+
+def _name(number: int) -> str:
+    """A signal's name; most of the real-time ones have none."""
+    known = {each.value: each.name for each in signal.Signals}
+    return known.get(number, f"signal {number}")
 
 
 def _last_lines(log: Path, limit: int = 2000) -> str:
