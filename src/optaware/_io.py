@@ -363,6 +363,21 @@ def lock(path: Path, *, wait: bool = True) -> Iterator[bool]:
         os.close(handle)
 
 
+def is_locked(path: Path) -> bool:
+    """Whether a process holds `lock` on `path` at this moment; False where there is no such file."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
 class _StrictLoader(yaml.SafeLoader):
     """YAML 1.2-like scalars: `1e-3` is a number, `no` is text; duplicate keys are refused."""
 

@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from optaware.records import StudySpec
+from optaware.study import plan_study
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -112,3 +115,13 @@ def interrupted():
         return process.wait()
 
     return call
+
+
+@pytest.fixture
+def graph(study_file):
+    """One seed of MeZO and of LoRA on the original rows, batches of four."""
+    data = yaml.safe_load(study_file.read_text("utf-8"))
+    data |= {"variants": [{"name": "original"}], "seeds": [0], "zero_shot": False}
+    for role in ("rewriter", "judge"):
+        del data[role]
+    return plan_study(StudySpec.model_validate(data))

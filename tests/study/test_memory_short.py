@@ -2,26 +2,14 @@
 
 import pytest
 import torch
-import yaml
 
 from optaware._io import write_json
 from optaware.cli._app import invoke
 from optaware.errors import MemoryUsedUp
 from optaware.execute import InProcess
 from optaware.models import OptionScorer
-from optaware.records import StudySpec
 from optaware.store import Store
-from optaware.study import plan_study, run_study
-
-
-@pytest.fixture
-def graph(study_file):
-    """One seed of MeZO and of LoRA on the original rows, batches of four."""
-    data = yaml.safe_load(study_file.read_text("utf-8"))
-    data |= {"variants": [{"name": "original"}], "seeds": [0], "zero_shot": False}
-    for role in ("rewriter", "judge"):
-        del data[role]
-    return plan_study(StudySpec.model_validate(data))
+from optaware.study import run_study
 
 
 @pytest.fixture

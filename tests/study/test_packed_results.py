@@ -5,24 +5,13 @@ import json
 import tarfile
 
 import pytest
-import yaml
 
 from optaware.cli._app import invoke
 from optaware.errors import InputError
 from optaware.execute import InProcess
-from optaware.records import RunStatus, StudySpec
+from optaware.records import RunStatus
 from optaware.store import Store, pack_store, unpack_store
-from optaware.study import plan_study, run_study
-
-
-@pytest.fixture
-def graph(study_file):
-    """One seed of MeZO and of LoRA on the original rows."""
-    data = yaml.safe_load(study_file.read_text("utf-8"))
-    data |= {"variants": [{"name": "original"}], "seeds": [0], "zero_shot": False}
-    for role in ("rewriter", "judge"):
-        del data[role]
-    return plan_study(StudySpec.model_validate(data))
+from optaware.study import run_study
 
 
 def run_graph(graph, store):
@@ -149,11 +138,13 @@ def test_of_an_archive_that_was_cut_off_or_changed_nothing_is_taken(here, tmp_pa
 def test_a_name_that_would_lie_elsewhere_is_refused(tmp_path, name):
     archive = tmp_path / "bad.tar.gz"
     with tarfile.open(archive, "w:gz") as file:
-        info = tarfile.TarInfo(name)
-        info.size = 1
-        file.addfile(info, io.BytesIO(b"x"))
-    with pytest.raises(InputError, match="no file of a run or corpus"):
+        for member in ("corpora/0123456789ab-a/DONE", name):
+            info = tarfile.TarInfo(member)
+            info.size = 1
+            file.addfile(info, io.BytesIO(b"x"))
+    with pytest.raises(InputError, match=r"no file of a run or corpus; nothing of it was taken"):
         unpack_store(archive, Store(tmp_path / "there"))
+    assert not (tmp_path / "there").exists()
     assert not list(tmp_path.rglob("x"))
 
 

@@ -7,6 +7,7 @@ import pytest
 import yaml
 from rich.console import Console
 
+from optaware._io import lock
 from optaware.cli._app import invoke
 from optaware.cli._runs_watch import changes, find_study, look, screen, summary
 from optaware.errors import InputError
@@ -75,7 +76,12 @@ def test_what_is_under_way_is_seen_with_its_last_step_and_said_when_it_changes(s
     assert list(changes(scored, failed)) == [
         f"failed   {folder.path.name[13:]}  [{folder.run_id}]    the disk is full",
     ]
-    assert summary(failed).endswith("4 of 5 done, 1 failed")
+    assert summary(failed).endswith("4 of 5 done, 1 failed, no process runs it now")
+    assert failed.is_over
+    with lock(place / ".lock"):  # as a driver does that will begin the run again
+        driven = look(store, place)
+    assert summary(driven).endswith("4 of 5 done, 1 failed")
+    assert not driven.is_over
 
 
 def test_the_command_ends_when_nothing_is_left(study, capsys):

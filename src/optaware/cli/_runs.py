@@ -313,7 +313,7 @@ def watch(
     once: Annotated[bool, Parameter(negative=(), help="Look once.")] = False,
     store: StoreDir = None,
 ) -> int:
-    """Watch a study while it runs, here or on a machine that shares its folder, until all its runs have ended.
+    """Watch a study while it runs, here or on a machine that shares its folder, until it has ended.
 
     On a terminal a page that is drawn anew; else a line for each run that begins, is scored on dev rows or ends. Only
     reads: Ctrl-C ends the watching, not the study.

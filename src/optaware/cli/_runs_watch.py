@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from optaware._io import is_locked
 from optaware.errors import InputError
 from optaware.store import Store
 
@@ -27,15 +28,18 @@ class Seen:
 
     Attributes:
         title: The study, or the results folder where it holds none.
-        runs: Rows of the store's index, those under way with `step`, `loss` and `dev`; by run id.
-        total: Runs that the study will have; None when it does not say. Arms that stop early make fewer.
+        runs: Rows of the store's index by run id. In those under way `steps` and `dev_accuracy` are the last that were
+            logged, with `loss` and `moved`, when that was (seconds since the epoch).
+        total: Runs that the study will have; None when it does not say. A grid without a usable point makes fewer.
         corpora: Rewritten corpora that are done, and how many there are to be.
+        driven: Whether a process runs the study, as its lock shows; None where there is no study yet.
     """
 
     title: str
     runs: Mapping[str, dict[str, Any]]
     total: int | None
     corpora: tuple[int, int]
+    driven: bool | None = None
 
     @property
     def states(self) -> Counter[str]:
@@ -44,10 +48,13 @@ class Seen:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing is under way and nothing is left."""
+        """Whether nothing is under way, and nothing is left or nobody is there to begin it."""
+        return not self.states["running"] and (self._is_whole or self.driven is False)
+
+    @property
+    def _is_whole(self) -> bool:
         states = self.states
-        ended = states["done"] + states["diverged"] + states["pruned"]
-        return not states["running"] and self.total is not None and ended >= self.total
+        return self.total is not None and states["done"] + states["diverged"] + states["pruned"] >= self.total
 
 
 def find_study(store: Store, name: str | None) -> Path | None:
@@ -69,7 +76,7 @@ def find_study(store: Store, name: str | None) -> Path | None:
 def look(store: Store, study: Path | None) -> Seen:
     """Read where the runs of a study stand; without one, all runs of the folder."""
     rows = {row["run"]: row for row in store.index()}
-    title, total, corpora = str(store.root), None, (0, 0)
+    title, total, corpora, driven = str(store.root), None, (0, 0), None
     if study is not None:
         index = json.loads((study / "index.json").read_bytes())
         members = {*index["runs"], *index["choosing"], *index["possible"]}
@@ -80,11 +87,11 @@ def look(store: Store, study: Path | None) -> Seen:
         done = sum(
             (store.root / "corpora" / f"{key}-{slug}" / "DONE").exists() for key, slug in index["corpora"].items()
         )
-        corpora = (done, len(index["corpora"]))
+        corpora, driven = (done, len(index["corpora"])), is_locked(study / ".lock")
     for run, row in rows.items():
         if row["state"] == "running":
             rows[run] = {**row, **_under_way(store.root / "runs" / row["folder"])}
-    return Seen(title, rows, total, corpora)
+    return Seen(title, rows, total, corpora, driven)
 
 
 def _under_way(folder: Path) -> dict[str, Any]:
@@ -118,6 +125,8 @@ def summary(seen: Seen) -> str:
     parts = [f"{done}{of} done", *(f"{count} {state}" for state, count in sorted(states.items()))]
     if seen.corpora[1]:
         parts.append(f"{seen.corpora[0]} of {seen.corpora[1]} corpora")
+    if seen.is_over and seen.driven is False and done != seen.total:
+        parts.append("no process runs it now")
     return f"{seen.title}: {', '.join(parts)}"
 
 

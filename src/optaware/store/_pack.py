@@ -121,16 +121,15 @@ def _plain(info: tarfile.TarInfo) -> tarfile.TarInfo:
 def unpack_store(path: Path, store: Store) -> Unpacked:
     """Put what an archive of `pack_store` holds into a results folder, where it is not there yet.
 
-    The archive is read to its end first, where its checksum is, so that of one that was cut off or changed on its way
-    nothing is taken. A folder appears whole or not at all.
+    The archive is read to its end first, where its checksum is, so that nothing is taken of one that was cut off or
+    changed on its way, or that holds anything else than files of runs and corpora. A folder appears whole or not at
+    all.
 
     Raises:
-        InputError: The file is no such archive, or it was cut off or changed.
+        InputError: The file is no such archive.
         StorageError: The folder was made by a later version, or cannot be written.
     """
-    with _archive(path) as archive:
-        while archive.fileobj and archive.fileobj.read(1 << 20):  # to the checksum, past the end that tar sees
-            pass
+    _check(path)
     check_version(store.root)
     taken = dict.fromkeys(_KINDS, 0)
     there: list[str] = []
@@ -151,14 +150,22 @@ def unpack_store(path: Path, store: Store) -> Unpacked:
     return Unpacked(taken, tuple(there), tuple(begun), refused)
 
 
+def _check(path: Path) -> None:
+    with _archive(path) as archive:
+        for info in archive:
+            steps = PurePosixPath(info.name).parts
+            if len(steps) < 3 or steps[0] not in _KINDS or ".." in steps or "\\" in info.name or not info.isreg():
+                raise _no_archive(path, f"it holds {info.name!r}, which is no file of a run or corpus")
+        while archive.fileobj and archive.fileobj.read(1 << 20):  # to the checksum, past the end that tar sees
+            pass
+
+
 def _extracted(path: Path, target: Path) -> Iterator[tuple[str, bool]]:
     """Write an archive's folders below `target`, one after the other; each with whether its marker came last."""
     name = ""
     with _archive(path) as archive:
         for info in archive:
             steps = PurePosixPath(info.name).parts
-            if len(steps) < 3 or steps[0] not in _KINDS or ".." in steps or "\\" in info.name or not info.isreg():
-                raise _no_archive(path, f"it holds {info.name!r}, which is no file of a run or corpus")
             if (now := "/".join(steps[:2])) != name:
                 if name:
                     yield name, False
@@ -179,7 +186,7 @@ def _archive(path: Path) -> Iterator[tarfile.TarFile]:
         with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:gz") as archive:
             yield archive
     except _DAMAGED as error:
-        raise _no_archive(path, f"it was cut off, changed, or never one ({error}); nothing of it was taken") from error
+        raise _no_archive(path, f"it was cut off, changed, or never one ({error})") from error
     except FileNotFoundError as error:
         raise InputError.of(
             "pack-missing", str(path), "there is no such file", "Give the path of the archive."
@@ -187,6 +194,7 @@ def _archive(path: Path) -> Iterator[tarfile.TarFile]:
 
 
 def _no_archive(path: Path, why: str) -> OptawareError:
+    why = f"{why}; nothing of it was taken"
     return InputError.of("pack-damaged", str(path), why, "Make it again with `optaware runs pack`, and copy it whole.")
 
 
