@@ -43,7 +43,7 @@ def measure(shape: str, device: str, batch: int, length: int, rounds: int, chose
         times = timed(step.run, count, first, device)
         found[name] = _figures(name, times, first) | {"engine": step.engine, "rounds": count}
         if step.engine == "fused" and device != "cpu":
-            found[name] |= {"device_ms": round(_device_ms(step.learner), 3), "graphs": step.learner.graphs}
+            found[name] |= {"device_ms": round(_device_ms(step.learner), 3), "graphs": step.learner.captures.graphs}
         print(f"{batch} x {length:4d}  {name:24s} {found[name]}", flush=True)
         if step.learner is not None:
             step.learner.close()
@@ -84,7 +84,7 @@ def _ratio(figures: dict[str, Any], to: dict[str, Any] | None) -> float | None:
 
 
 def _device_ms(learner: Any) -> float:
-    graphs = [graph for (kind, _), graph in learner._captured.items() if kind == "step"]
+    graphs = learner.captures.captured("step")
     start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     start.record()
     for _ in range(10):

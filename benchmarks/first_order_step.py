@@ -4,7 +4,7 @@ Variants take turns in one process on one batch of SST-2:
 
 - `ours`: as `optaware train` makes it.
 - `plain`: the output head multiplies what it is given (a slice with gaps between rows, which PyTorch takes row by row
-  where the head is frozen), and AdamW is PyTorch's default on the device.
+  where the head is frozen), AdamW is PyTorch's default on the device, and on a GPU nothing is captured as a graph.
 
     python benchmarks/first_order_step.py --model smollm2-135m-instruct
 """
@@ -41,6 +41,7 @@ def build(loaded: Any, arm: str, plain: bool) -> tuple[Any, OptionScorer]:
     scorer = OptionScorer(model, loaded.tokenizer)
     learner = (lora if arm == "fo-lora" else full)(model, TaskObjective(scorer, "options"), config, 0)
     if plain:
+        learner.gradient.static = None
         unwrap(model).get_output_embeddings()._forward_pre_hooks.clear()
         learner.optimizer = torch.optim.AdamW(learner.optimizer.param_groups, lr=config.lr, fused=None)
         for group in learner.optimizer.param_groups:

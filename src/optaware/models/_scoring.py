@@ -114,6 +114,26 @@ class OptionScorer:
         scores = self._scores(trees * count)
         return nn.functional.cross_entropy(scores, labels.repeat(count), reduction="none").view(count, -1).mean(1)
 
+    def takes_layouts(self, batch: Sequence[EncodedExample]) -> bool:
+        """Whether `layout_loss` gives the loss of a batch: its examples can be rows whose options branch."""
+        if self.batching != "tree" or virtual_tokens(self.model):
+            return False
+        widest = max(
+            len(example.prompt_ids) + sum(len(option) - 1 for option in example.option_ids) for example in batch
+        )
+        return self._window is None or widest <= self._window
+
+    def layout_loss(self, layout: Layout, labels: Tensor | None) -> Tensor:
+        """`loss` of a batch that lies in tensors already; it asks for no number on the host, so it can be captured.
+
+        Args:
+            layout: One row per example, `branches` true.
+            labels: Correct option of each row, `[R]`, for `"options"`; None: the rows have the correct option alone,
+                for `"language-model"`.
+        """
+        scores = option_means(self._logits(self.model, layout), layout)
+        return -scores.mean() if labels is None else nn.functional.cross_entropy(scores, labels)
+
     def score(self, examples: Sequence[EncodedExample], *, tokens_per_batch: int | None = None) -> list[list[float]]:
         """Option scores of each example, in the order given, without gradients and in evaluation mode.
 

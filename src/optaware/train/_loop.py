@@ -38,6 +38,7 @@ from optaware.train._progress import Progress
 from optaware.train._types import EvalEvent, Learner, StepEvent, StepResult, TrainEvent, TrainOutcome
 from optaware.train._weights import save_weights
 from optaware.train.distributed import share_queries
+from optaware.train.firstorder import AdamWLearner
 
 if TYPE_CHECKING:
     from optaware.models import EncodedExample, LoadedModel, OptionScorer
@@ -166,8 +167,8 @@ class _Run:
 
     def _note(self, step: str) -> None:
         """Say beside what else was resolved for this run how its steps are made."""
-        if self.folder.resolved.exists():
-            write_json(self.folder.resolved, {**read_json(self.folder.resolved), "step": step})
+        if self.folder.resolved.exists() and (found := read_json(self.folder.resolved)).get("step") != step:
+            write_json(self.folder.resolved, {**found, "step": step})
 
     def resume(self) -> None:
         """Take up the last checkpoint, if there is one, and cut the logs to where it was written."""
@@ -360,6 +361,8 @@ class _Run:
 
     def _save(self) -> None:
         """Write the last checkpoint, and the best one when this is it; the logs before them."""
+        if isinstance(self.learner, AdamWLearner):
+            self._note(self.learner.gradient.engine)
         if self.journal is not None:
             _sync(self.folder.journal)
         _sync(self.folder.steps)

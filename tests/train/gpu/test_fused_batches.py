@@ -9,7 +9,7 @@ pytest.importorskip("triton")
 
 from optaware.models import EncodedExample
 from optaware.models._layout import lay_out
-from optaware.train.gpu._batch import Filler, make_batch, shape_of
+from optaware.train._static_batch import Filler, make_batch, shape_of
 
 SEVERAL = ((5, 7, 8), (6,), (9, 10))
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from optaware.train._room import Room
-from optaware.train._seeds import derive_seed
 from optaware.train._types import Loss, StepResult
+from optaware.train.firstorder._gradient import Gradient
 
 if TYPE_CHECKING:
     from optaware.models import EncodedExample
@@ -29,7 +29,8 @@ class AdamWLearner:
     Memory is 16 bytes a trained parameter (weight and gradient 2 each, copy 4, moments 8) beside 4 for the fp32 sum of
     gradients.
 
-    Dropout is drawn from a stream of its own for each step.
+    Dropout is drawn from a stream of its own for each step. On a CUDA device the gradient is one captured graph for
+    each shape of batch, where the first step has shown that this gives the gradient of the model as it is called.
 
     Args:
         model: Its parameters with `requires_grad` are trained.
@@ -38,6 +39,7 @@ class AdamWLearner:
         weight_decay: Decoupled decay, on matrices only.
         max_grad_norm: Gradients are scaled down to this norm; None: left alone.
         seed: The run's seed.
+        call_because: Why no CUDA graphs are captured; None: they are, where that can be done.
     """
 
     queries = 0
@@ -51,8 +53,9 @@ class AdamWLearner:
         weight_decay: float = 0.0,
         max_grad_norm: float | None = 1.0,
         seed: int = 0,
+        call_because: str | None = None,
     ) -> None:
-        self.model, self.loss, self.seed = model, loss, seed
+        self.model, self.loss = model, loss
         self.max_grad_norm = max_grad_norm
         self.room = Room()
         self.parameters = {name: each for name, each in model.named_parameters() if each.requires_grad}
@@ -63,68 +66,33 @@ class AdamWLearner:
         matrices = [each for each in self.masters.values() if each.ndim > 1]
         vectors = [each for each in self.masters.values() if each.ndim <= 1]
         groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-        # One pass over the weights instead of eight: on a CPU that halves the update. On a GPU PyTorch chooses.
-        fused = True if all(each.device.type == "cpu" for each in self.masters.values()) else None
+        # One pass over the weights instead of eight. On other devices PyTorch chooses.
+        fused = True if all(each.device.type in ("cpu", "cuda") for each in self.masters.values()) else None
         self.optimizer = torch.optim.AdamW([group for group in groups if group["params"]], lr=lr, fused=fused)
+        self.gradient = Gradient(model, loss, self.parameters, self.masters, seed=seed, call_because=call_because)
 
     def step(self, step: int, parts: Sequence[Sequence[EncodedExample]]) -> StepResult:
         """Sum the gradients of the parts and make one update; without a finite loss and gradient, none."""
-        total = self.room.within(parts, lambda pieces: self._gradient(step, pieces))
-        norm = float(torch.nn.utils.get_total_norm(self._gradients()))
-        usable = math.isfinite(total) and math.isfinite(norm)
+        total = self.room.within(parts, lambda pieces: self.gradient(step, pieces), self.gradient.forget)
+        norm = torch.nn.utils.get_total_norm(each.grad for each in self.masters.values() if each.grad is not None)
+        length = float(norm)
+        usable = math.isfinite(total) and math.isfinite(length)
         if usable:
             self._update(norm)
-        self._clear()
+        self.gradient.clear()
         forwards = 3  # a forward and a backward pass, which counts as two more
         return StepResult(
-            total if math.isfinite(total) else None, forwards, not usable, (), norm if math.isfinite(norm) else None
+            total if math.isfinite(total) else None, forwards, not usable, (), length if math.isfinite(length) else None
         )
 
-    def _gradient(self, step: int, parts: Sequence[Sequence[EncodedExample]]) -> float:
-        """Loss of the batch; its gradient is in the parameters (or their copies) afterwards."""
-        size = sum(len(part) for part in parts)
-        self._clear()
-        total = 0.0
-        devices = {each.device for each in self.parameters.values() if each.device.type == "cuda"}
-        with torch.random.fork_rng(devices=list(devices)):
-            torch.manual_seed(derive_seed(self.seed, "dropout", step))
-            for part in parts:
-                loss = self.loss(part) * (len(part) / size)
-                loss.backward()  # type: ignore[no-untyped-call]
-                total += float(loss.detach())
-                self._collect()
-        return total
-
-    def _gradients(self) -> list[Tensor]:
-        return [each.grad for each in self.masters.values() if each.grad is not None]
-
-    def _collect(self) -> None:
-        """Add the gradients of half-precision parameters to those of their fp32 copies."""
-        for name, parameter in self.parameters.items():
-            master = self.masters[name]
-            if master is parameter or parameter.grad is None:
-                continue
-            if master.grad is None:
-                master.grad = parameter.grad.float()
-            else:
-                master.grad.add_(parameter.grad)
-            parameter.grad = None
-
-    def _update(self, norm: float) -> None:
-        if self.max_grad_norm is not None and norm > self.max_grad_norm:
-            for gradient in self._gradients():
-                gradient.mul_(self.max_grad_norm / (norm + 1e-6))
+    def _update(self, norm: Tensor) -> None:
+        if self.max_grad_norm is not None:
+            torch.nn.utils.clip_grads_with_norm_(self.masters.values(), self.max_grad_norm, norm)
         self.optimizer.step()
-        self._round()
-
-    def _round(self) -> None:
-        for name, parameter in self.parameters.items():
-            if self.masters[name] is not parameter:
-                parameter.data.copy_(self.masters[name].data)
-
-    def _clear(self) -> None:
-        for each in [*self.parameters.values(), *self.masters.values()]:
-            each.grad = None
+        halves = [name for name, master in self.masters.items() if master is not self.parameters[name]]
+        if halves:
+            stored, exact = ([side[name].data for name in halves] for side in (self.parameters, self.masters))
+            torch._foreach_copy_(stored, exact)
 
     def settle(self) -> None:
         """Nothing to do: every update is in the weights already."""
@@ -145,6 +113,7 @@ class AdamWLearner:
 
     def load(self, weights: dict[str, Tensor], state: dict[str, Tensor]) -> None:
         """Take up saved weights and state."""
+        fused = self.optimizer.defaults["fused"]
         for name, parameter in self.parameters.items():
             parameter.data.copy_(weights[name])
             master = self.masters[name]
@@ -152,7 +121,7 @@ class AdamWLearner:
                 master.data.copy_(state[f"master.{name}"])
             if f"step.{name}" in state:
                 self.optimizer.state[master] = {
-                    "step": state[f"step.{name}"].clone(),
+                    "step": state[f"step.{name}"].to(master.device if fused else "cpu", copy=True),
                     "exp_avg": state[f"exp_avg.{name}"].to(master.device, copy=True),
                     "exp_avg_sq": state[f"exp_avg_sq.{name}"].to(master.device, copy=True),
                 }
@@ -169,5 +138,5 @@ class AdamWLearner:
                 module.training = mode
 
     def close(self) -> None:
-        """Let go of gradients."""
-        self._clear()
+        """Let go of gradients and graphs."""
+        self.gradient.forget()

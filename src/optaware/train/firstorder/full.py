@@ -55,4 +55,5 @@ def full(model: Any, loss: Loss, config: FOFull, seed: int) -> AdamWLearner:
         weight_decay=config.weight_decay,
         max_grad_norm=config.max_grad_norm,
         seed=seed,
+        call_because="activations are computed twice" if config.gradient_checkpointing else None,
     )

@@ -9,7 +9,7 @@ import torch
 import triton
 from torch import Tensor
 
-from optaware.train.gpu._batch import Batch
+from optaware.train._static_batch import Batch
 from optaware.train.gpu._blocks import add_norm, attend, gate
 from optaware.train.gpu._reading import Block, Decoder
 from optaware.train.gpu._vectors import Vectors

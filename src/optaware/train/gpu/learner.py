@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
 
+from optaware.train._captures import Captures
 from optaware.train._room import Room
+from optaware.train._static_batch import Batch
 from optaware.train._types import StepResult
-from optaware.train.gpu._batch import Batch, Filler, Shape, make_batch, shape_of
 from optaware.train.gpu._dense import Dense
 from optaware.train.gpu._forward import Forward
 from optaware.train.gpu._frame import Frame
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from optaware.models import EncodedExample
 
 __all__ = ["FusedLearner"]
-
-_MOST_SHAPES = 32
 
 
 class FusedLearner:
@@ -103,11 +101,7 @@ class FusedLearner:
             self.weights_of = Dense(decoder, self.frame, rounding, direction == "rademacher")
         self._forward = Forward(decoder, self.weights_of)
         self.device = device
-        self.graphs = device.type == "cuda" if graphs is None else graphs
-        self._filler = Filler(device.type == "cuda")
-        self._batches: dict[Shape, Batch] = {}
-        self._captured: dict[tuple[str, Any], Any] = {}
-        self._pool: Any = None
+        self.captures = Captures(device, graphs)
         self._ready: tuple[int, Tensor] | None = None
         self.room = Room()
         self._moving = False
@@ -177,8 +171,8 @@ class FusedLearner:
         for query in range(queries):
             self.frame.choose(query)
             for part in parts:
-                batch = self._send(part, len(part) / size)
-                self._run(("probe", batch.shape), partial(self._add_losses, batch))
+                batch = self.captures.send(part, self.objective, len(part) / size)
+                self.captures.run(("probe", batch.shape), partial(self._add_losses, batch))
 
     def _keys(self, step: int) -> tuple[int, Tensor]:
         seeds = probe_seeds(self.seed, step, self._settings(step).queries)
@@ -194,17 +188,6 @@ class FusedLearner:
         if moved and isinstance(self.weights_of, LowRankSides):
             self.weights_of.pending *= 1.0 - lr * self.weight_decay
 
-    def _send(self, part: Sequence[EncodedExample], share: float) -> Batch:
-        """Copy a part of a batch to its place on the device."""
-        shape = shape_of(part, self.objective)
-        if shape not in self._batches:
-            if len(self._batches) >= _MOST_SHAPES:
-                self.forget()
-            self._batches[shape] = make_batch(shape, self.device)
-        batch = self._batches[shape]
-        batch.flat.copy_(self._filler(part, shape, share), non_blocking=True)
-        return batch
-
     def _add_losses(self, batch: Batch) -> None:
         losses = self._forward.losses(batch).float()
         self.frame.losses.index_add_(0, self.frame.query.long(), losses[None])
@@ -212,7 +195,7 @@ class FusedLearner:
     def _whole(self, part: Sequence[EncodedExample]) -> None:
         """One query, one part: the step is one graph."""
         self.frame.choose(0)
-        batch = self._send(part, 1.0)
+        batch = self.captures.send(part, self.objective, 1.0)
 
         def run() -> None:
             self._add_losses(batch)
@@ -220,7 +203,7 @@ class FusedLearner:
             self._moving = True
             self.weights_of.move(1)
 
-        self._run(("step", batch.shape), run)
+        self.captures.run(("step", batch.shape), run)
 
     def _update(self, queries: int) -> None:
         def run() -> None:
@@ -228,43 +211,11 @@ class FusedLearner:
             self._moving = True
             self.weights_of.move(queries)
 
-        self._run(("update", queries), run)
-
-    def _run(self, key: tuple[str, Any], run: Callable[[], object]) -> None:
-        """Replay what was captured under a key, capturing it first if need be.
-
-        At its first call the work is done without a graph, which compiles the kernels, and captured for the calls after.
-        """
-        if not self.graphs:
-            run()
-            return
-        if (graph := self._captured.get(key)) is not None:
-            graph.replay()
-            return
-        run()
-        torch.cuda.synchronize(self.device)
-        graph = torch.cuda.CUDAGraph()
-        self._pool = self._pool or torch.cuda.graph_pool_handle()
-        try:
-            # The workspace of cuBLAS for the capturing stream lies in the graphs' pool, and is shared by all of them.
-            _drop_workspaces()
-            with torch.cuda.graph(graph, pool=self._pool):
-                run()
-        except RuntimeError as error:
-            warnings.warn(f"the step runs without CUDA graphs, because capturing one failed: {error}", stacklevel=2)
-            self.graphs = False
-            return
-        finally:
-            _drop_workspaces()
-        self._captured[key] = graph
+        self.captures.run(("update", queries), run)
 
     def forget(self) -> None:
         """Let go of all graphs and the memory that they hold."""
-        if self._captured:
-            torch.cuda.synchronize(self.device)
-        self._captured.clear()
-        self._batches.clear()
-        self._pool = None
+        self.captures.forget()
 
     # -- the rest of a learner -----------------------------------------------------------------------------------------
 
@@ -299,10 +250,3 @@ class FusedLearner:
         self.forget()
         if isinstance(self.weights_of, LowRankSides):
             self.weights_of.wait()
-
-
-def _drop_workspaces() -> None:
-    """Free the scratch memory of cuBLAS (32 MiB a stream on a Hopper GPU), which it takes again when it needs it."""
-    drop = getattr(torch._C, "_cuda_clearCublasWorkspaces", None)
-    if drop is not None and torch.cuda.is_available():
-        drop()

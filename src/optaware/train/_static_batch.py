@@ -45,7 +45,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Batch:
-    """See `models/_layout.py: Layout` for ids, positions, segments, columns, tokens and lengths; `share` is fp64, ()."""
+    """See `models/_layout.py: Layout` for most fields; `share` is the batch's weight in the loss, fp64, ()."""
 
     shape: Shape
     ids: Tensor
@@ -114,7 +114,7 @@ def make_batch(shape: Shape, device: torch.device) -> Batch:
     """An empty batch on the device; all its numbers lie in one tensor, `flat`, and arrive in one copy."""
     sizes = [math.prod(size) for size in _sizes(shape)]
     flat = torch.zeros(sum(sizes), dtype=torch.int64, device=device)
-    parts = [part.view(size) for part, size in zip(flat.split(sizes), _sizes(shape), strict=True)]
+    parts = [part.view(size) for part, size in zip(torch.split(flat, sizes), _sizes(shape), strict=True)]
     share = parts[-1].view(torch.float64)
     return Batch(shape, *parts[:-1], share, flat)  # type: ignore[call-arg]
 
