@@ -54,7 +54,7 @@ def run(kit: Any, folder: Path, method: FOFull | FOLoRA, should_stop: Any = None
 
 def apart(model: Any, other: Any) -> float:
     pairs = zip(model.parameters(), other.parameters(), strict=True)
-    return max(float((a.float() - b.float()).abs().max()) for a, b in pairs)
+    return max(float((a.detach().float() - b.detach().float()).abs().max()) for a, b in pairs)
 
 
 METHODS = [
@@ -104,7 +104,7 @@ def test_graphs_are_replayed_and_without_memory_made_anew_for_fewer_rows(
 
         def full(examples: Any, *others: Any) -> Any:
             if len(examples) > 4:
-                raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
             return send(examples, *others)
 
         monkeypatch.setattr(static.captures, "send", full)

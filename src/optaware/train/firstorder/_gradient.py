@@ -25,7 +25,8 @@ __all__ = ["Gradient"]
 _log = logging.getLogger("optaware")
 
 _FAR = {torch.float64: 1e-6, torch.float32: 1e-2, torch.bfloat16: 0.25}
-"""How far loss and gradient of a captured step may be from those of the model as it is called, relatively."""
+"""How far loss and gradient of a captured step may be from those of the model as it is called, relatively, for weights
+of a dtype. Measured with SmolLM2-135M in bf16, whose rows are then padded otherwise: gradients 1 to 4 % apart."""
 
 Parts = Sequence["Sequence[EncodedExample]"]
 
@@ -60,6 +61,7 @@ class Gradient:
         self.loss, self.parameters, self.copies, self.seed = loss, parameters, copies, seed
         self._devices = list({each.device for each in parameters.values() if each.device.type == "cuda"})
         self._agreed = False
+        self._far = max(_FAR.get(each.dtype, 0.25) for each in model.parameters())  # trained or not: all of them round
         why = call_because or obstacle(model, loss)
         self.engine = f"not captured: {why}" if why else "captured"
         self.static: StaticGradient | None = None
@@ -145,10 +147,9 @@ class Gradient:
         pairs = [(a, b) for a, b in zip(called, captured, strict=True) if a is not None and b is not None]
         size = math.hypot(*(float(a.norm()) for a, _ in pairs))
         apart = math.hypot(*(float((a - b).norm()) for a, b in pairs))
-        far = _FAR.get(next(iter(self.parameters.values())).dtype, 0.25)
         _log.debug("check of the captured step: loss %s and %s, gradients %s apart of %s", loss, found, apart, size)
         if not math.isfinite(loss) or not math.isfinite(size):
             return None if not math.isfinite(found) else "its check failed: its loss is finite"
-        if not abs(found - loss) <= far * (1 + abs(loss)) or not apart <= far * size:
+        if not abs(found - loss) <= self._far * (1 + abs(loss)) or not apart <= self._far * size:
             return f"its check failed: losses {loss} and {found}, gradients of norm {size} and {apart} apart"
         return None
