@@ -181,8 +181,24 @@ def test_rows_wider_than_a_sliding_window_are_not_trees() -> None:
     model = build(lambda: MistralForCausalLM(config))
     scorer = OptionScorer(model, TOKENIZER)
     long = [example(20, 16, (3, 4)), example(21, 10, (2, 6))]
-    for row, got in zip(long, scorer.option_logprobs(long).tolist(), strict=True):
-        assert got == pytest.approx(naive(model, row), abs=2e-5)
+    one_token = [example(22, 16, (1, 1)), example(23, 10, (1, 1))]
+    for rows in (long, one_token):
+        for row, got in zip(rows, scorer.option_logprobs(rows).tolist(), strict=True):
+            assert got == pytest.approx(naive(model, row), abs=2e-5)
+
+
+def test_padding_sees_itself_where_the_model_takes_trees(model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row of attention that sees nothing gave gradients that are no numbers on a GPU."""
+    scorer = OptionScorer(model, TOKENIZER)
+    seen: list[torch.Tensor] = []
+    forward = model.forward
+    monkeypatch.setattr(model, "forward", lambda **kwargs: seen.append(kwargs["attention_mask"]) or forward(**kwargs))
+    scorer.option_logprobs(SINGLE_TOKEN)
+    scorer.option_logprobs([example(30, 7, (1, 1)), example(31, 7, (1, 1))])
+    scorer.batching = "rows"
+    scorer.option_logprobs(SINGLE_TOKEN)
+    assert [each.ndim for each in seen] == [4, 2, 2]
+    assert seen[0].any(-1).all()
 
 
 @pytest.mark.parametrize("batching", BATCHINGS)

@@ -123,6 +123,18 @@ def test_where_the_two_disagree_the_model_is_called(
     assert gradient(2, batch) == wanted_loss
 
 
+def test_a_batch_without_a_finite_gradient_shows_nothing_of_the_two(kit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    loss, trained, copies = parts(kit.llama(), "options")
+    gradient = on_cpu(Gradient(loss.scorer.model, loss, trained, copies, seed=0))
+    batch = [rows([3, 9, 4])]
+    with monkeypatch.context() as broken:
+        broken.setattr(gradient, "loss", lambda part: loss(part) * torch.nan)
+        assert gradient(1, batch) != gradient(1, batch)
+    gradient(2, batch)
+    monkeypatch.setattr(gradient, "_called", None)
+    assert gradient(3, batch) > 0
+
+
 @pytest.mark.parametrize(
     ("dtype", "engine"), [(torch.bfloat16, "captured"), (torch.float32, "not captured: its check")]
 )

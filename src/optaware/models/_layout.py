@@ -33,6 +33,7 @@ class Layout:
         tokens: Option tokens, `[R, K, T]`.
         lengths: Tokens of each option, `[R, K]`; 0 where a row has fewer options.
         branches: Whether options must be hidden from each other, which takes `tree_mask`.
+        padded: Whether there is any padding.
     """
 
     ids: Tensor
@@ -44,6 +45,7 @@ class Layout:
     tokens: Tensor
     lengths: Tensor
     branches: bool
+    padded: bool
 
 
 def lay_out(trees: Sequence[Tree], pad: int, device: torch.device) -> Layout:
@@ -88,6 +90,7 @@ def lay_out(trees: Sequence[Tree], pad: int, device: torch.device) -> Layout:
         tokens=torch.tensor(tokens, device=device),
         lengths=torch.tensor(lengths, device=device),
         branches=keep > 1 and most > 1,
+        padded=min(widths) < width,
     )
 
 

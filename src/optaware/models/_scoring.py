@@ -218,7 +218,7 @@ class OptionScorer:
         return logits[:, -layout.keep :]
 
     def _attention_mask(self, layout: Layout) -> Tensor:
-        if not layout.branches:
+        if not layout.branches and not self._pads_by_tree(layout):
             return layout.mask.long()
         visible = tree_mask(layout)
         if self._attention == "sdpa":
@@ -226,6 +226,15 @@ class OptionScorer:
         dtype = next(self.model.parameters()).dtype
         hidden = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
         return hidden.masked_fill(~visible, torch.finfo(dtype).min)
+
+    def _pads_by_tree(self, layout: Layout) -> bool:
+        """Whether to hide padding by `tree_mask`, in which it sees itself.
+
+        From a mask of two dimensions transformers makes one in which padding sees nothing. On GPUs cuDNN's attention
+        then gave gradients that are no numbers at some lengths (192; torch 2.11, H100).
+        """
+        fits = self._window is None or layout.ids.shape[1] <= self._window
+        return layout.padded and fits and self.batching == "tree" and not virtual_tokens(self.model)
 
     def _buckets(self, examples: Sequence[EncodedExample], budget: int) -> Iterator[list[int]]:
         """Indices in batches of like length; examples of one-token options are kept apart, they need one logit."""

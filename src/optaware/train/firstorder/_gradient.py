@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -118,13 +118,16 @@ class Gradient:
             parameter.grad = None
 
     def _both(self, static: StaticGradient, step: int, parts: Parts) -> float:
-        """Take both ways; later steps are captured only if they agree."""
+        """Take both ways; later steps are captured only if they agree. Without a finite gradient that is not seen."""
         loss, drew = self._called(step, parts)
         called = [each.grad for each in self.copies.values()]
+        size = _norm(called)
+        if not (math.isfinite(loss) and math.isfinite(size)):
+            return loss
         found = loss
         try:
             found = loss if drew else static(parts)
-            fault = "it draws random numbers (dropout)" if drew else self._fault(loss, called, found)
+            fault = "it draws random numbers (dropout)" if drew else self._fault(loss, found, called, size)
         except RuntimeError as error:
             told = str(error).strip().splitlines()[0][:200]
             fault = "its graphs have no room in memory" if is_out_of_memory(error) else f"its check failed: {told}"
@@ -139,17 +142,17 @@ class Gradient:
             copy.grad = gradient
         return loss
 
-    def _fault(self, loss: float, called: Sequence[Tensor | None], found: float) -> str | None:
+    def _fault(self, loss: float, found: float, called: Sequence[Tensor | None], size: float) -> str | None:
         """In which way a captured gradient, now in the copies, is not the one of the model as it is called."""
         captured = [each.grad for each in self.copies.values()]
         if [each is None for each in called] != [each is None for each in captured]:
             return "its check failed: other parameters have a gradient"
-        pairs = [(a, b) for a, b in zip(called, captured, strict=True) if a is not None and b is not None]
-        size = math.hypot(*(float(a.norm()) for a, _ in pairs))
-        apart = math.hypot(*(float((a - b).norm()) for a, b in pairs))
+        apart = _norm(a - b for a, b in zip(called, captured, strict=True) if a is not None and b is not None)
         _log.debug("check of the captured step: loss %s and %s, gradients %s apart of %s", loss, found, apart, size)
-        if not math.isfinite(loss) or not math.isfinite(size):
-            return None if not math.isfinite(found) else "its check failed: its loss is finite"
         if not abs(found - loss) <= self._far * (1 + abs(loss)) or not apart <= self._far * size:
             return f"its check failed: losses {loss} and {found}, gradients of norm {size} and {apart} apart"
         return None
+
+
+def _norm(tensors: Iterable[Tensor | None]) -> float:
+    return math.hypot(*(float(each.norm()) for each in tensors if each is not None))

@@ -90,6 +90,7 @@ class StaticGradient:
             tokens=batch.tokens,
             lengths=batch.lengths,
             branches=True,
+            padded=True,
         )
         labels = batch.labels.flatten() if batch.contrast else None
         loss = self.loss.scorer.layout_loss(layout, labels) * batch.share.float()
