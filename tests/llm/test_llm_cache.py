@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import traceback
+from collections import Counter
 from types import SimpleNamespace
 
 import pytest
@@ -207,14 +208,16 @@ def test_a_killed_run_pays_for_nothing_twice(how, loopback, ref, asks, tmp_path)
             assert b"Task was destroyed" not in said
         server.fault = None
         server.release.set()
-        seen = len(server.requests)
         replies = list(open_chat(ref(server.base_url), cache=tmp_path).complete(asks(100)))
         assert len(replies) == 100
         assert {reply.request_id for reply in replies if reply.cached} == set(printed)
-        # Those in flight at the kill were never answered; every answered one is asked exactly once.
-        again = server.contents()[seen:]
-        assert len(again) == len(set(again)) == 60
-        assert not set(again) & set(server.contents()[:40])
+        # Every answered one is asked exactly once. Those in flight at the kill, four at most, had no answer and are
+        # asked again; the server may read them only after the kill.
+        asked = Counter(server.contents())
+        answered = {f"question {reply.key[1:]}" for reply in replies if reply.cached}
+        assert len(asked) == 100
+        assert {asked[question] for question in answered} == {1}
+        assert sum(asked.values()) - 100 <= 4
 
 
 def test_errors_are_not_kept(loopback, chat, asks, tmp_path):
