@@ -5,14 +5,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from optaware.train._static_batch import Batch, Filler, Shape, make_batch, shape_of
 
 if TYPE_CHECKING:
-    from optaware.models import EncodedExample
+    from optaware.models import EncodedExample, Objective
 
 __all__ = ["Captures"]
 
@@ -41,9 +41,7 @@ class Captures:
         self._captured: dict[tuple[str, Any], Any] = {}
         self._pool: Any = None
 
-    def send(
-        self, examples: Sequence[EncodedExample], objective: Literal["options", "language-model"], share: float
-    ) -> Batch:
+    def send(self, examples: Sequence[EncodedExample], objective: Objective, share: float) -> Batch:
         """Copy examples to their place on the device; `share` is their weight in the loss."""
         shape = shape_of(examples, objective)
         if shape not in self._batches:

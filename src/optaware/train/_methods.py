@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from optaware.errors import InputError, Problem
 from optaware.records import FOFull, FOLoRA, Method, ZerothOrderConfig
@@ -16,6 +16,9 @@ from optaware.train.plain import PlainMeZO
 from optaware.train.schedules import settings_at
 from optaware.train.updates import SGD, Adam, Momentum, Sign, Update
 from optaware.train.zeroth import ZerothOrderLearner
+
+if TYPE_CHECKING:
+    from optaware.models import Objective
 
 __all__ = ["MOST_COPIES", "make_estimator", "make_learner", "make_loss", "make_update", "prepare_model"]
 
@@ -35,7 +38,7 @@ def prepare_model(model: Any, method: Method, seed: int) -> Any:
     return choose_parameters(model, method, seed) if isinstance(method, ZerothOrderConfig) else model
 
 
-def make_loss(scorer: Any, objective: str, method: Method) -> Loss:
+def make_loss(scorer: Any, objective: Objective, method: Method) -> Loss:
     """The loss that a method trains on: the task's own, or the one that its config names."""
     chosen = method.objective if isinstance(method, ZerothOrderConfig) else "task"
     if chosen == "accuracy" or chosen == "f1":

@@ -12,7 +12,7 @@ from optaware.errors import InputError
 from optaware.stats import macro_f1
 
 if TYPE_CHECKING:
-    from optaware.models import EncodedExample
+    from optaware.models import EncodedExample, Objective
 
 __all__ = ["MetricObjective", "RewardObjective", "TaskObjective"]
 
@@ -25,7 +25,7 @@ class TaskObjective:
         objective: `options` or `language-model`.
     """
 
-    def __init__(self, scorer: Any, objective: str) -> None:
+    def __init__(self, scorer: Any, objective: Objective) -> None:
         self.scorer, self.objective = scorer, objective
 
     @property

@@ -73,7 +73,7 @@ class StaticGradient:
         else:  # outside the graphs' memory, which the next graph writes over
             self._sums = [torch.zeros_like(each, dtype=torch.float32) for each in self._copies]
         for part in parts:
-            batch = self.captures.send(part, self.loss.objective, len(part) / size)  # type: ignore[arg-type]
+            batch = self.captures.send(part, self.loss.objective, len(part) / size)
             self.captures.run(("gradient", batch.shape), partial(self._add, batch))
         for at, (copy, total) in enumerate(zip(self._copies, self._sums, strict=True)):
             copy.grad = None if at in self._unused else total
